@@ -1,4 +1,4 @@
-"""The middleware of every request: request id, authentication, path prefix, error responses, metrics."""
+"""The middleware of every request: path, request id, authentication, error responses, cache headers, metrics."""
 
 import asyncio
 import hmac
@@ -42,11 +42,7 @@ class RegistryMiddleware:
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         started_at = time.perf_counter()
-        path: str = scope["path"]
-        if path.startswith(_VERSION_PREFIX) and (
-            len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"
-        ):
-            path = scope["path"] = path[len(_VERSION_PREFIX) :] or "/"
+        path = scope["path"] = _normalize_path(scope["path"])
         # With an app in the scope, Starlette raises its 404 and 405, so that they get an error body of this registry.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
@@ -105,6 +101,15 @@ class RegistryMiddleware:
                 request_id=request_id,
                 exc_info=error,
             )
+
+
+def _normalize_path(path: str) -> str:
+    """Return a path without the version prefix, trailing slashes and repeated slashes at its beginning."""
+    if path.endswith("/") or path.startswith("//"):
+        path = f"/{path.strip('/')}"
+    if path.startswith(_VERSION_PREFIX) and (len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"):
+        return path[len(_VERSION_PREFIX) :] or "/"
+    return path
 
 
 async def _send_error(error: Exception, request_id: str, send: Send) -> None:

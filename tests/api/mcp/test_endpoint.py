@@ -33,9 +33,9 @@ protocol_modes = pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"
 
 
 @contextlib.asynccontextmanager
-async def mcp_client(client: httpx2.AsyncClient, mode: str = "auto") -> AsyncIterator[Client]:
+async def mcp_client(client: httpx2.AsyncClient, mode: str = "auto", path: str = "/mcp") -> AsyncIterator[Client]:
     """Provide the official client over the connection of an HTTP client."""
-    async with Client(streamable_http_client("http://registry/mcp", http_client=client), mode=mode) as session:
+    async with Client(streamable_http_client(f"http://registry{path}", http_client=client), mode=mode) as session:
         yield session
 
 
@@ -56,9 +56,10 @@ def body_of(result: CallToolResult) -> dict[str, Any]:
 
 
 @protocol_modes
-async def test_the_tools_equal_those_of_the_http_list(client: httpx2.AsyncClient, mode: str) -> None:
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/api/v1/mcp/"])
+async def test_the_tools_equal_those_of_the_http_list(client: httpx2.AsyncClient, mode: str, path: str) -> None:
     """Names, descriptions, schemas and annotations are equal and in the same order."""
-    async with mcp_client(client, mode) as session:
+    async with mcp_client(client, mode, path) as session:
         tools = (await session.list_tools()).tools
 
     shown = [

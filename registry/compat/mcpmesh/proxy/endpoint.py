@@ -251,7 +251,9 @@ class _ProxiedCall:
 
 def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
     """Parse a proxy path into the host, port and path of its target; None for an invalid target."""
-    found = _TARGET_PATTERN.fullmatch(scope["path_params"]["target"])
+    # An agent may distinguish a path with a trailing slash, which the registry does not.
+    slash = "/" if scope["raw_path"].endswith(b"/") else ""
+    found = _TARGET_PATTERN.fullmatch(f"{scope['path_params']['target']}{slash}")
     if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
         return None
     return found[1].strip("[]"), int(found[2]), found[3]

@@ -114,7 +114,6 @@ async def test_an_agent_of_any_status_and_format_is_called(client: httpx2.AsyncC
 @pytest.mark.parametrize(
     "target",
     [
-        "",
         "x",
         "{host}",
         "{host}/mcp",
