@@ -71,7 +71,7 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
     elif isinstance(error, HTTPException):
         status = error.status_code
         code = _HTTP_ERROR_CODES.get(status, "http_error")
-        body = {"status": "error", "error": code, "message": _http_error_message(status), "details": []}
+        body = {"status": "error", "error": code, "message": error.detail, "details": []}
         headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     else:
         status = 500
@@ -82,11 +82,3 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
     elif status == 503:  # noqa: PLR2004
         headers.append((b"retry-after", b"1"))
     return status, headers, orjson.dumps(body | {"request_id": request_id})
-
-
-def _http_error_message(status: int) -> str:
-    if status == 404:  # noqa: PLR2004
-        return "Path not found; GET / lists the endpoints"
-    if status == 405:  # noqa: PLR2004
-        return "Method not allowed for this path; see the Allow header or GET /openapi.json"
-    return "The request was rejected"

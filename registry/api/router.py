@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.api.path_suggestions import PathSuggestions
 
 # A path whose only parameter is its last segment.
 _LAST_SEGMENT_PARAM: Final = re.compile(r"(/[^{}]*)/\{(\w+)\}")
@@ -17,6 +20,7 @@ class FastRouter:
     def __init__(self, routes: Iterable[Route]) -> None:
         routes = list(routes)
         self._router = Router(routes, redirect_slashes=False)
+        self._suggestions = PathSuggestions(routes)
         self._exact = {
             (method, route.path): route
             for route in reversed(routes)
@@ -40,12 +44,20 @@ class FastRouter:
             parent, _, last = path.rpartition("/")
             match = self._by_parent.get((method, parent)) if last else None
             if match is None:
-                await self._router(scope, receive, send)
+                await self._search(scope, receive, send)
                 return
             route, name = match
             scope["path_params"] = {name: last}
         scope["route"] = route
         await route.app(scope, receive, send)
+
+    async def _search(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one request with patterns. Raises HTTPException for an unknown path or a method that is not allowed."""
+        method, path = scope["method"], scope["path"]
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            raise self._suggestions.explain(error, method, path) from error
 
 
 class MethodRouter:

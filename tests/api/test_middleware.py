@@ -49,19 +49,65 @@ async def test_another_method_is_405_with_the_allowed_methods(
     """Not 404, since the path exists. The Allow header has all methods."""
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
         response = await client.request(method, prefix + path)
-        expect_error(response, 405, "method_not_allowed")
+        message = expect_error(response, 405, "method_not_allowed")["message"]
         assert set(response.headers["allow"].split(", ")) == methods
+        assert message == f"{method} is not allowed for this path; allowed: {response.headers['allow']}"
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/agents/", "/agents/a/b", "/agents/a/status/", "/Agents", "/mcp/tools/", "/mcp/tools/fly"],
+    ["/nothing", "/agents/a/b", "/agents//status", "/Agents", "/mcp/tools/fly"],
 )
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
 async def test_an_unknown_path_is_not_an_unknown_agent(client: httpx2.AsyncClient, prefix: str, path: str) -> None:
     """A client that registers again after a 404 distinguishes them by the error code."""
     expect_error(await client.get(prefix + path), 404, "not_found")
     expect_error(await client.get(f"{prefix}/agents/nobody"), 404, "unknown_agent")
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    {
+        "/agent": "/agents (GET, POST)",
+        "/agent/x": "/agents/{agent_id} (DELETE, GET)",
+        "/Agents": "/agents (GET, POST)",
+        "/v1/agents": "/agents (GET, POST)",
+        "/agents/a/heartbeat": "/heartbeat (POST)",
+        "/agents/a/statuss": "/agents/{agent_id}/status (GET)",
+        "/agnts/a/drain": "/agents/{agent_id}/drain (POST)",
+        "/capabilites": "/capabilities (GET)",
+        "/docs": "/openapi.json (GET)",
+        "/mcp/tools/list_agents": "/mcp/tools/discover_services (POST)",
+        "/proxy": "/proxy/{target} (GET, POST)",
+        "/nothing": None,
+        f"/{'x' * 10_000}": None,
+    }.items(),
+)
+async def test_a_nearly_right_path_is_404_with_the_nearest(
+    client: httpx2.AsyncClient, path: str, nearest: str | None
+) -> None:
+    """A path like no other gets none."""
+    for prefix in ("", "/api/v1"):
+        message = expect_error(await client.get(prefix + path), 404, "not_found")["message"]
+
+        hint = "" if nearest is None else f"the nearest one is {nearest}; "
+        assert message == f"Path not found; {hint}GET / lists the endpoints"
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+@pytest.mark.parametrize("variant", ["{}/", "{}//", "/{}"])
+async def test_slashes_around_a_path_do_not_matter(client: httpx2.AsyncClient, prefix: str, variant: str) -> None:
+    """Clients are often configured with a trailing slash; the response is no redirect, which loses the body of a POST."""
+    await register(client)
+    for path, methods in METHODS.items():
+        for method in methods - {"DELETE"}:
+            plain = await client.request(method, prefix + path)
+            other = await client.request(method, f"http://registry{variant.format(prefix + path)}")
+            assert (other.status_code, other.headers["content-type"]) == (
+                plain.status_code,
+                plain.headers["content-type"],
+            ), path
+    expect_success(await client.delete(f"http://registry{variant.format(f'{prefix}/agents/a')}"))
 
 
 @pytest.mark.parametrize("path", ["/api/v1/api/v1/agents", "/api/v2/agents", "/api/v1agents", "/api", "/API/v1/agents"])
@@ -139,7 +185,7 @@ async def test_a_token_is_required_by_every_call_except_three(
     client_with_token: httpx2.AsyncClient, prefix: str
 ) -> None:
     """`/`, `/health` and `/ready` are open, also under /api/v1; no other path is, known or unknown."""
-    unknown = [("GET", "/nothing"), ("GET", "/health/"), ("GET", "/ready/"), ("PUT", "/agents"), ("GET", "/api/v1/x")]
+    unknown = [("GET", "/nothing"), ("GET", "/health/x"), ("GET", "/agents/"), ("PUT", "/agents"), ("GET", "/api/v1/x")]
     for method, path in [*CALLS, *unknown]:
         response = await client_with_token.request(method, prefix + path)
         if path in OPEN:
