@@ -7,6 +7,7 @@
     │   ├── RequestTooLarge       413
     │   └── UnsupportedMediaType  415
     ├── Unauthorized              401
+    ├── Forbidden                 403
     ├── RequestRejected           rejected because of the state of the store
     │   ├── UnknownAgent          404
     │   ├── NoProvider            404
@@ -14,7 +15,8 @@
     │   └── IdInUse               409
     ├── VersionTooOld             410  list again: the change log no longer contains the requested version
     │   └── VersionAhead          410  list again: the version is above the current one, so it is from another timeline
-    ├── NotReady                  503  the cache is not filled yet
+    ├── AgentUnreachable          502  an agent did not respond to a forwarded call
+    ├── NotReady                  503  the cache is not filled yet, the replica is shutting down or has too many calls
     ├── StoreUnavailable          503  Redis did not respond or rejected the command
     └── StartupError              the process cannot start; the message contains the advised action
 
@@ -100,6 +102,12 @@ class Unauthorized(RegistryError):
     code: ClassVar[str] = "unauthorized"
 
 
+class Forbidden(RegistryError):
+    """The registry does not perform this call for any caller."""
+
+    code: ClassVar[str] = "forbidden"
+
+
 class RequestRejected(RegistryError):
     """The request is valid, but the state of the store does not allow it."""
 
@@ -170,8 +178,14 @@ class VersionAhead(VersionTooOld):
     code: ClassVar[str] = "version_ahead"
 
 
+class AgentUnreachable(RegistryError):
+    """An agent could not be reached, or did not respond in time, to a call that the registry forwards to it."""
+
+    code: ClassVar[str] = "agent_unreachable"
+
+
 class NotReady(RegistryError):
-    """This replica has not filled its cache yet."""
+    """This replica has not filled its cache yet, is shutting down, or has too many calls of one kind in progress."""
 
     code: ClassVar[str] = "not_ready"
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
-from registry.api.response.json_responses import Headers
+from registry.api.response.json_responses import Headers, send_json
 from registry.errors import (
+    AgentUnreachable,
+    Forbidden,
     IdInUse,
     InvalidRequest,
     MalformedRequest,
@@ -27,6 +30,7 @@ from registry.errors import (
 _STATUS: Mapping[type[RegistryError], int] = {
     MalformedRequest: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     NoProvider: 404,
     UnknownAgent: 404,
     IdInUse: 409,
@@ -35,6 +39,7 @@ _STATUS: Mapping[type[RegistryError], int] = {
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
     UnprocessableRequest: 422,
+    AgentUnreachable: 502,
     NotReady: 503,
     StoreUnavailable: 503,
 }
@@ -82,3 +87,9 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
     elif status == 503:  # noqa: PLR2004
         headers.append((b"retry-after", b"1"))
     return status, headers, orjson.dumps(body | {"request_id": request_id})
+
+
+async def send_error(send: Send, error: Exception, request_id: str) -> None:
+    """Send the response for an exception over ASGI."""
+    status, headers, body = error_response(error, request_id)
+    await send_json(send, status, body, headers)

@@ -9,8 +9,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.error_responses import error_response
-from registry.api.response.json_responses import send_json
+from registry.api.error_responses import send_error
 from registry.config.value_types import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
@@ -64,12 +63,12 @@ class RegistryMiddleware:
             # During shutdown the server cancels requests that take too long; their clients should try another replica.
             if status:
                 raise
-            await _send_error(NotReady("This replica is shutting down; try another replica"), request_id, send_response)
+            await send_error(send_response, NotReady("This replica is shutting down; try another replica"), request_id)
         except Exception as error:
             self._log_unexpected(error, scope, request_id)
             if status:
                 raise
-            await _send_error(error, request_id, send_response)
+            await send_error(send_response, error, request_id)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             # An arbitrary method sent by a client must not create a new metric series.
@@ -110,8 +109,3 @@ def _normalize_path(path: str) -> str:
     if path.startswith(_VERSION_PREFIX) and (len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"):
         return path[len(_VERSION_PREFIX) :] or "/"
     return path
-
-
-async def _send_error(error: Exception, request_id: str, send: Send) -> None:
-    status, headers, body = error_response(error, request_id)
-    await send_json(send, status, body, headers)

@@ -41,13 +41,12 @@ class PathSuggestions:
     def explain(self, error: HTTPException, method: str, path: str) -> HTTPException:
         """Return a 404 with the nearest path in its message, or a 405 with the allowed methods in its message."""
         if error.status_code == 405:  # noqa: PLR2004
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             message = f"{method} is not allowed for this path; allowed: {allowed}"
-        else:
-            nearest = self._nearest(path)
-            hint = f"the nearest one is {nearest} ({', '.join(sorted(self._methods[nearest]))}); " if nearest else ""
-            message = f"Path not found; {hint}GET / lists the endpoints"
-        return HTTPException(error.status_code, message, error.headers)
+            return HTTPException(405, message, {"Allow": allowed})
+        nearest = self._nearest(path)
+        hint = f"the nearest one is {nearest} ({', '.join(sorted(self._methods[nearest]))}); " if nearest else ""
+        return HTTPException(404, f"Path not found; {hint}GET / lists the endpoints")
 
     def _nearest(self, path: str) -> str | None:
         """Return the path that an unknown path resembles most, compared by its last known name."""

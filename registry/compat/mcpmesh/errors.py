@@ -7,9 +7,8 @@ from typing import TypeAlias
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Send
 
-from registry.api.response.json_responses import Headers, json_response, send_json, timestamp
+from registry.api.response.json_responses import json_response, timestamp
 from registry.errors import MalformedRequest
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -18,11 +17,6 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 def error_body(message: str) -> bytes:
     """Return the JSON body of an error response in the mcp-mesh format."""
     return orjson.dumps({"error": message, "timestamp": timestamp()})
-
-
-async def send_error(send: Send, status: int, message: str, headers: Headers = ()) -> None:
-    """Send an error response in the mcp-mesh format."""
-    await send_json(send, status, error_body(message), headers)
 
 
 def with_mcpmesh_errors(handler: Handler) -> Handler:

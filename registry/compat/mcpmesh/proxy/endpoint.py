@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from registry.api.error_responses import send_error
 from registry.api.response.client_connection import NO_BUFFERING_HEADER, get_connection
-from registry.compat.mcpmesh.errors import send_error
 from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
 from registry.compat.mcpmesh.proxy.upstream import (
@@ -21,7 +22,15 @@ from registry.compat.mcpmesh.proxy.upstream import (
     UnreachableError,
     UpstreamClient,
 )
-from registry.errors import RequestTooLarge
+from registry.errors import (
+    AgentUnreachable,
+    Detail,
+    Forbidden,
+    MalformedRequest,
+    NotReady,
+    RegistryError,
+    RequestTooLarge,
+)
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of the body of a call."""
@@ -40,7 +49,7 @@ _TARGET_PATTERN: Final = re.compile(
 )
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
 _MIN_INVALID_STATUS: Final = 600
-_INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp or a path below it"
+_EXPECTED_TARGET: Final = "expected /proxy/{host}:{port}/mcp or a path below it"
 _UNREACHABLE: Final = "Failed to reach target agent: "
 _DISABLED: Final = (
     "The proxy is disabled (REGISTRY_PROXY=false); call the agent directly, for example with --use-proxy=false"
@@ -70,26 +79,25 @@ class ProxyEndpoint:
         return self._calls_by_url.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one call to an agent, or respond with the reason why it is not forwarded."""
+        """Forward one call to an agent. Raises RegistryError with the reason if it is not forwarded."""
         if self._upstream is None:
-            await send_error(send, 403, _DISABLED)
-        elif scope["method"] not in ("GET", "POST"):
-            await send_error(send, 405, "The proxy accepts GET and POST", [(b"allow", b"GET, POST")])
-        elif (target := _parse_target(scope)) is None:
-            await send_error(send, 400, _INVALID_TARGET)
-        elif (agent := await self._targets.find(*target[:2])) is None:
+            raise Forbidden(_DISABLED)
+        if scope["method"] not in ("GET", "POST"):
+            raise HTTPException(405, headers={"Allow": "GET, POST"})
+        host, port, path = _parse_target(scope)
+        agent = await self._targets.find(host, port)
+        if agent is None:
             requested = scope["path_params"]["target"].partition("/")[0]
-            await send_error(send, 403, f"Target host {requested!r} is not a registered agent")
-        elif self._closing.is_set():
-            await send_error(send, 503, _SHUTTING_DOWN, [(b"retry-after", b"1")])
-        elif self.active_calls >= MAX_CALLS:
-            await send_error(send, 503, _BUSY, [(b"retry-after", b"1")])
-        elif self._calls_by_url[agent.url] >= MAX_CALLS_PER_AGENT:
-            await send_error(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
-        else:
-            with self._count_call(agent.url):
-                call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
-                await call.run(self._upstream, f"{agent.url}{target[2]}")
+            raise Forbidden(f"Target host {requested!r} is not a registered agent")
+        if self._closing.is_set():
+            raise NotReady(_SHUTTING_DOWN)
+        if self.active_calls >= MAX_CALLS:
+            raise NotReady(_BUSY)
+        if self._calls_by_url[agent.url] >= MAX_CALLS_PER_AGENT:
+            raise NotReady(_BUSY_AGENT)
+        with self._count_call(agent.url):
+            call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
+            await call.run(self._upstream, f"{agent.url}{path}")
 
     @contextlib.contextmanager
     def _count_call(self, url: str) -> Iterator[None]:
@@ -136,7 +144,7 @@ class _ProxiedCall:
             if not forwarding.done():
                 forwarding.cancel()
                 await asyncio.gather(forwarding, return_exceptions=True)
-                complete = disconnected.done() or await self._finish(503, _SHUTTING_DOWN, b"shutdown")
+                complete = disconnected.done() or await self._finish(NotReady(_SHUTTING_DOWN), b"shutdown")
             else:
                 complete = forwarding.result()
             if not complete:
@@ -159,14 +167,13 @@ class _ProxiedCall:
         except _ClientDisconnectedError:
             return True
         except TimeoutError:
-            return await self._finish(
-                502, f"{_UNREACHABLE}it did not respond within {timeout_s}s", b"timeout budget=%ds" % timeout_s
-            )
+            timeout = AgentUnreachable(f"{_UNREACHABLE}it did not respond within {timeout_s}s")
+            return await self._finish(timeout, b"timeout budget=%ds" % timeout_s)
         except UnreachableError as error:
-            return await self._finish(502, f"{_UNREACHABLE}{error}", None)
+            return await self._finish(AgentUnreachable(f"{_UNREACHABLE}{error}"), None)
         return True
 
-    async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
+    async def _finish(self, error: RegistryError, comment: bytes | None) -> bool:
         """End a failed call with an error response or a final comment; return whether the response is complete.
 
         A caller that does not read gets nothing, because sending would block.
@@ -175,7 +182,7 @@ class _ProxiedCall:
         if connection is not None and not connection.writable():
             return False
         if not self._response_started:
-            await send_error(self._send, status, message)
+            await send_error(self._send, error, self._scope["request_id"])
         elif not self._is_event_stream or comment is None:
             return False
         else:
@@ -249,13 +256,13 @@ class _ProxiedCall:
         await disconnected
 
 
-def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
-    """Parse a proxy path into the host, port and path of its target; None for an invalid target."""
+def _parse_target(scope: Scope) -> tuple[str, int, str]:
+    """Parse a proxy path into the host, port and path of its target. Raises MalformedRequest."""
     # An agent may distinguish a path with a trailing slash, which the registry does not.
     slash = "/" if scope["raw_path"].endswith(b"/") else ""
     found = _TARGET_PATTERN.fullmatch(f"{scope['path_params']['target']}{slash}")
     if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
-        return None
+        raise MalformedRequest.of([Detail("target", _EXPECTED_TARGET)])
     return found[1].strip("[]"), int(found[2]), found[3]
 
 

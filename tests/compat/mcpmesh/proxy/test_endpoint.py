@@ -10,7 +10,7 @@ import pytest
 from registry.compat.mcpmesh.proxy import endpoint
 from registry.config.value_types import Secret
 from tests.support.fake_agent import OK_RESPONSE, SSE_RESPONSE_HEAD, FakeAgent, ReceivedRequest, fake_agent
-from tests.support.http_calls import a_registration
+from tests.support.http_calls import a_registration, expect_error
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
@@ -30,10 +30,9 @@ async def register(client: httpx2.AsyncClient, fake: FakeAgent, agent_id: str = 
 
 
 def error_message(response: httpx2.Response, status: int) -> str:
-    """Check the status and the error format of mcp-mesh, and return the message."""
-    assert response.status_code == status, response.text
-    assert response.json().keys() == {"error", "timestamp"}
-    return str(response.json()["error"])
+    """Check the status, the code and the format of an error, and return its message."""
+    code = {400: "malformed_request", 403: "forbidden", 405: "method_not_allowed", 502: "agent_unreachable"}
+    return str(expect_error(response, status, code.get(status, "not_ready"))["message"])
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ async def test_an_invalid_target_is_rejected(served: ServedRegistry, target: str
         response = await connection.read_response()
 
     assert (response.status, agent.requests) == (400, [])
-    assert "/proxy/{host}:{port}/mcp" in response.body["error"]
+    assert "/proxy/{host}:{port}/mcp" in response.body["message"]
 
 
 @pytest.mark.parametrize(
