@@ -1,11 +1,8 @@
 """Load balancers before the replicas: a replica behind one dies, one buffers, one closes idle streams."""
 
 import asyncio
-import contextlib
-import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -13,66 +10,15 @@ import pytest
 
 from tests.fleet.conftest import FleetMaker
 from tests.support.call_journal import ClientCall
-from tests.support.child_process import ChildProcess
 from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
-from tests.support.load_balancers import HAPROXY_PATH, haproxy, round_robin_balancer
+from tests.support.load_balancers import HAPROXY_PATH, NGINX_PATH, buffering_nginx, haproxy, round_robin_balancer
 from tests.support.load_clients import RandomWriter
-from tests.support.polling import async_wait_until
-from tests.support.ports import free_port
 from tests.support.raw_http import open_raw_connection
 from tests.support.watch_client import open_watch
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 WRITERS = 50
 BalancerAt = Callable[[Sequence[str], Path], AbstractAsyncContextManager[str]]
-
-_NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    upstream replicas {{ {servers} }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://replicas;
-            proxy_buffering on;
-            proxy_buffers 8 64k;
-            proxy_http_version 1.1;
-        }}
-    }}
-}}
-"""
-
-
-@contextlib.asynccontextmanager
-async def buffering_nginx(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Provide the URL of an nginx that buffers responses."""
-    assert NGINX is not None
-    port = free_port()
-    servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
-    with ChildProcess(NGINX, "-c", configuration, "-e", folder / "error.log"):
-        await async_wait_until(lambda: is_listening(port), description="nginx listens")
-        yield f"http://127.0.0.1:{port}"
-
-
-async def is_listening(port: int) -> bool:
-    """Return whether the port serves HTTP."""
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        async with open_raw_connection(f"http://127.0.0.1:{port}") as connection:
-            return (await connection.request("GET", "/health")).status == 200
-    return False
 
 
 @pytest.mark.fault(1, "A replica behind a load balancer is killed")
@@ -118,7 +64,7 @@ def has_failed(call: ClientCall) -> bool:
 
 
 @pytest.mark.fault(43, "A load balancer buffers, or closes idle connections")
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; apt-get install nginx")
+@pytest.mark.skipif(NGINX_PATH is None, reason="nginx is not installed; apt-get install nginx")
 async def test_a_buffering_balancer_delays_no_event(run_fleet: FleetMaker, tmp_path: Path) -> None:
     """Watch streams disable buffering: each event arrives although none follows it."""
     async with (

@@ -1,4 +1,4 @@
-"""Load balancers for replicas: a small one in this process, and haproxy."""
+"""Load balancers for replicas: a small one in this process, haproxy and nginx."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ _CHECK_INTERVAL_S = 0.05
 _CHECK_TIMEOUT_S = scaled(3.0)
 _CHUNK_BYTES = 65_536
 HAPROXY_PATH = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+NGINX_PATH = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 _HAPROXY_CONFIGURATION = """
 defaults
@@ -36,6 +37,32 @@ backend replicas
     option httpchk
     http-check send meth GET uri /ready
     default-server check inter 200ms fall 2 rise 1
+"""
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream replicas {{ {servers} }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://replicas;
+            proxy_buffering on;
+            proxy_buffers 8 64k;
+            proxy_http_version 1.1;
+        }}
+    }}
+}}
 """
 
 
@@ -158,4 +185,17 @@ async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "6
     configuration.write_text(_HAPROXY_CONFIGURATION.format(port=port, server_timeout=server_timeout) + servers)
     with ChildProcess(HAPROXY_PATH, "-db", "-f", configuration):
         await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="haproxy forwards requests")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def buffering_nginx(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
+    """Provide the URL of an nginx that buffers responses."""
+    assert NGINX_PATH is not None
+    port = free_port()
+    servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+    with ChildProcess(NGINX_PATH, "-c", configuration, "-e", folder / "error.log"):
+        await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="nginx forwards requests")
         yield f"http://127.0.0.1:{port}"
