@@ -108,7 +108,7 @@ def test_curl_with_http2(replica: Replica, path: str, options: tuple[str, ...]) 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK is installed; apt-get install default-jdk-headless")
 @pytest.mark.timeout(180)
 def test_the_http_client_of_java(replica: Replica) -> None:
-    """The JDK's client, also used by Spring, offers h2c with each request unless it is told not to."""
+    """The JDK's client, also used by Spring, offers h2c with each request by default."""
     done = subprocess.run(
         ["java", str(JAVA_PROGRAM), replica.url], capture_output=True, text=True, timeout=120, check=False
     )

@@ -72,6 +72,7 @@ CLIENT_FLOORS = floors(
 THIRD_PARTIES = {
     "click": {"cli"},
     "fakeredis": {"store.redis.connection"},
+    "httptools": {"http_server"},
     "httpx2": {"compat.mcpmesh.proxy.upstream"},
     "isal": {"api.response.compression"},
     # The MCP SDK costs 30 MB: these modules are imported at the first MCP call.
