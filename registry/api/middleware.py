@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.error_responses import send_error
+from registry.api.response.cache_headers import NO_CACHE, add_private_cache_headers
+from registry.api.response.json_rewrite import choose_sender
 from registry.config.value_types import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
@@ -46,6 +48,7 @@ class RegistryMiddleware:
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
         status, duration = 0, 0.0
+        required_token, token_accepted = None if path in _PUBLIC_PATHS else self._token, False
 
         async def send_response(message: Message) -> None:
             nonlocal status, duration
@@ -53,35 +56,36 @@ class RegistryMiddleware:
                 status = message["status"]
                 # The duration is the time to the headers: a stream lasts as long as its client.
                 duration = time.perf_counter() - started_at
-                message["headers"].append((b"x-request-id", request_id.encode()))
+                headers = message["headers"]
+                headers.append((b"x-request-id", request_id.encode()))
+                if required_token is None:
+                    headers.append(NO_CACHE)
+                else:
+                    add_private_cache_headers(headers, token_accepted=token_accepted)
             await send(message)
 
+        respond: Send = send_response
         try:
-            self._authenticate(scope, path)
-            await self._app(scope, receive, send_response)
+            if required_token is not None:
+                _authenticate(scope, required_token)
+                token_accepted = True
+            respond = choose_sender(scope, send_response)
+            await self._app(scope, receive, respond)
         except asyncio.CancelledError:
             # During shutdown the server cancels requests that take too long; their clients should try another replica.
             if status:
                 raise
-            await send_error(send_response, NotReady("This replica is shutting down; try another replica"), request_id)
+            await send_error(respond, NotReady("This replica is shutting down; try another replica"), request_id)
         except Exception as error:
             self._log_unexpected(error, scope, request_id)
             if status:
                 raise
-            await send_error(send_response, error, request_id)
+            await send_error(respond, error, request_id)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             # An arbitrary method sent by a client must not create a new metric series.
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
-
-    def _authenticate(self, scope: Scope, path: str) -> None:
-        if self._token is None or path in _PUBLIC_PATHS:
-            return
-        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = authorization.partition(b" ")
-        if not hmac.compare_digest(token.strip(), self._token) or scheme.lower() != b"bearer":
-            raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
@@ -100,6 +104,13 @@ class RegistryMiddleware:
                 request_id=request_id,
                 exc_info=error,
             )
+
+
+def _authenticate(scope: Scope, required_token: bytes) -> None:
+    authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, token = authorization.partition(b" ")
+    if not hmac.compare_digest(token.strip(), required_token) or scheme.lower() != b"bearer":
+        raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
 
 
 def _normalize_path(path: str) -> str:

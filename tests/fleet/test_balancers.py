@@ -12,8 +12,9 @@ from tests.fleet.conftest import FleetMaker
 from tests.support.call_journal import ClientCall
 from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
-from tests.support.load_balancers import HAPROXY_PATH, NGINX_PATH, buffering_nginx, haproxy, round_robin_balancer
+from tests.support.load_balancers import HAPROXY_PATH, NGINX_PATH, haproxy, nginx, round_robin_balancer
 from tests.support.load_clients import RandomWriter
+from tests.support.polling import async_wait_until
 from tests.support.raw_http import open_raw_connection
 from tests.support.watch_client import open_watch
 
@@ -69,7 +70,7 @@ async def test_a_buffering_balancer_delays_no_event(run_fleet: FleetMaker, tmp_p
     """Watch streams disable buffering: each event arrives although none follows it."""
     async with (
         run_fleet() as fleet,
-        buffering_nginx(fleet.urls, tmp_path) as url,
+        nginx(fleet.urls, tmp_path, "proxy_buffering on; proxy_buffers 8 64k;") as url,
         open_watch(url, agent_id="urgent") as stream,
     ):
         for number in range(5):

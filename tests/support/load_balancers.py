@@ -52,14 +52,14 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    proxy_cache_path {folder}/cache keys_zone=responses:1m;
     upstream replicas {{ {servers} }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
             proxy_pass http://replicas;
-            proxy_buffering on;
-            proxy_buffers 8 64k;
             proxy_http_version 1.1;
+            {options}
         }}
     }}
 }}
@@ -189,13 +189,13 @@ async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "6
 
 
 @contextlib.asynccontextmanager
-async def buffering_nginx(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Provide the URL of an nginx that buffers responses."""
+async def nginx(urls: Sequence[str], folder: Path, options: str) -> AsyncIterator[str]:
+    """Provide the URL of an nginx with these options; its cache is called `responses`."""
     assert NGINX_PATH is not None
     port = free_port()
     servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
     configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers, options=options))
     with ChildProcess(NGINX_PATH, "-c", configuration, "-e", folder / "error.log"):
         await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="nginx forwards requests")
         yield f"http://127.0.0.1:{port}"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,6 +14,8 @@ from registry.service.health_report import StatusService
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.telemetry.metrics import PROMETHEUS_CONTENT_TYPE, Metrics
 
+# The format of metrics depends on the Accept header.
+_VARY = {"vary": "accept"}
 _TEXT_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
 
 
@@ -77,12 +78,13 @@ class HealthRoutes:
                 "registrations_processed": totals.get("registrations", 0),
                 "uptime_seconds": round(self._metrics.uptime_seconds, 3),
                 "timestamp": timestamp(),
-            }
+            },
+            headers=_VARY,
         )
 
     async def prometheus(self, _request: Request) -> Response:
         """GET /metrics/prometheus: metrics as Prometheus text."""
-        return Response(self._metrics.render_prometheus(), media_type=PROMETHEUS_CONTENT_TYPE)
+        return Response(self._metrics.render_prometheus(), headers=_VARY, media_type=PROMETHEUS_CONTENT_TYPE)
 
 
 def health_response(health: Mapping[str, Any], metrics: Metrics) -> Response:
@@ -98,9 +100,9 @@ def health_response(health: Mapping[str, Any], metrics: Metrics) -> Response:
 
 def readiness_response(*, ready: bool) -> Response:
     """Return the response of GET /ready."""
-    body = orjson.dumps({"status": "ready" if ready else "not_ready"})
-    headers = None if ready else {"retry-after": "1"}
-    return Response(body, 200 if ready else 503, headers, media_type="application/json")
+    if ready:
+        return json_response({"status": "ready"})
+    return json_response({"status": "not_ready"}, status=503, headers={"retry-after": "1"})
 
 
 def _prefers_text(accept: str) -> bool:

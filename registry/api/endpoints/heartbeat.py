@@ -45,7 +45,7 @@ class HeartbeatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one heartbeat request."""
-        body = await self.heartbeat(await read_body(scope, receive), scope)
+        body = await self.heartbeat(await read_body(scope, receive), scope) + b"\n"
         # Not through send_json: two more coroutines for each heartbeat are measurable.
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

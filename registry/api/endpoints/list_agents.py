@@ -56,8 +56,8 @@ class ListAgentsEndpoint:
         token = None
         if result.next_after is not None:
             token = encode_continue_token(request.digest, result.version, result.next_after)
-        body = agent_list_parts(result, continue_token=token, fields=request.fields)
-        parts, coding = await compress(body, header(scope, b"accept-encoding") or "")
+        head, rows, tail = agent_list_parts(result, continue_token=token, fields=request.fields)
+        parts, coding = await compress((head, rows, tail + b"\n"), header(scope, b"accept-encoding") or "")
         if coding is not None:
             headers["content-encoding"] = coding
         headers |= {"content-type": "application/json", "content-length": str(sum(map(len, parts)))}

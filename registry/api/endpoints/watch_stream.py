@@ -158,6 +158,6 @@ def _send_without_waiting(send: Send, chunk: bytes) -> None:
 def _stream_headers(stream_format: StreamFormat) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", _MEDIA_TYPES[stream_format]),
-        (b"cache-control", b"no-cache"),
+        (b"vary", b"accept"),
         NO_BUFFERING_HEADER,
     ]

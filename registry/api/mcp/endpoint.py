@@ -16,6 +16,7 @@ from registry.api.mcp.tools import ToolHandler
 from registry.api.request.body import read_body
 from registry.api.request.query_params import invalid
 from registry.api.response.json_responses import send_json
+from registry.api.response.json_rewrite import JsonRewriter
 from registry.errors import InvalidRequest, StoreUnavailable
 from registry.model.validation.json_body import decode_json_body
 
@@ -51,7 +52,8 @@ class McpEndpoint:
                 await send_json(send, 400, error)
                 return
             server = await self._get_server()
-            await server.serve(_normalize_headers(scope), _replay_body(body, receive), send)
+            respond = JsonRewriter(send, lambda body: body + b"\n")
+            await server.serve(_normalize_headers(scope), _replay_body(body, receive), respond)
         finally:
             self._active_calls -= 1
             self._buffered_bytes -= len(body)

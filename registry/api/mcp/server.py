@@ -110,7 +110,7 @@ def _error_result(error: Exception, tool: str, request_id: str) -> types.CallToo
 def _result(body: bytes, stale_seconds: str | None = None) -> types.CallToolResult:
     content = orjson.loads(body)
     return types.CallToolResult(
-        content=[types.TextContent(text=body.decode())],
+        content=[types.TextContent(text=body.decode().rstrip("\n"))],
         structured_content=content,
         is_error=content["status"] == "error",
         _meta=None if stale_seconds is None else {"mcp-mesh-registry/stale-seconds": float(stale_seconds)},

@@ -37,8 +37,8 @@ async def send_bytes(
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """Send a whole JSON response over ASGI."""
-    await send_bytes(send, status, body, headers)
+    """Send a whole JSON response over ASGI, with a newline after the body."""
+    await send_bytes(send, status, body + b"\n", headers)
 
 
 def json_response(
@@ -47,10 +47,15 @@ def json_response(
     version: int | None = None,
     staleness: float | None = None,
     status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a JSON response, with headers for its resource version and, if it may be outdated, its staleness."""
+    """Return a JSON response, with headers for its resource version and, if it may be outdated, its staleness.
+
+    A newline follows the body, so that the prompt of a terminal begins a new line.
+    """
     body = document if isinstance(document, bytes) else orjson.dumps(document)
-    return Response(body, status, version_headers(version, staleness), media_type="application/json")
+    all_headers = {**(headers or {}), **version_headers(version, staleness)}
+    return Response(body + b"\n", status, all_headers, media_type="application/json")
 
 
 def version_headers(version: int | None, staleness: float | None) -> dict[str, str]:
