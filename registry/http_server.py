@@ -39,23 +39,31 @@ class _HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._unset_keepalive_if_required()
-        unread: bytes | memoryview = data
-        try:
-            while unread:
-                unread = self._parse(unread)
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
-
-    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Parse bytes of requests; return the bytes after the head of a request that offers an upgrade."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            if self._should_upgrade():
+            self._continue_without_upgrade(memoryview(data)[stop.args[0] :])
+        except httptools.HttpParserError:
+            self._reject_request()
+
+    def _continue_without_upgrade(self, rest: memoryview) -> None:
+        """Parse the head of a request again without its upgrade offer, and then `rest`, the bytes after this head."""
+        try:
+            while self._should_upgrade():
                 self._parse_head_without_offer()
-                return memoryview(data)[stop.args[0] :]
-        return b""
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as stop:
+                    rest = rest[stop.args[0] :]
+                else:
+                    return
+        except httptools.HttpParserError:
+            self._reject_request()
+
+    def _reject_request(self) -> None:
+        message = "Invalid HTTP request received."
+        self.logger.warning(message)
+        self.send_400_response(message)
 
     def _should_upgrade(self) -> bool:
         """Return whether the parsed head offers an upgrade; then uvicorn does not start the request."""

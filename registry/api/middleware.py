@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.error_responses import send_error
-from registry.api.response.cache_headers import NO_CACHE, add_private_cache_headers
+from registry.api.response.cache_headers import NO_CACHE, private_cache_headers
 from registry.api.response.json_rewrite import choose_sender
 from registry.config.value_types import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
@@ -20,6 +20,7 @@ from registry.telemetry.metrics import Metrics
 log = get_logger(__name__)
 
 _VERSION_PREFIX = "/api/v1"
+_UNUSUAL_PREFIXES = (_VERSION_PREFIX, "//")
 _PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 _MAX_REQUEST_ID_BYTES = 128
@@ -43,12 +44,12 @@ class RegistryMiddleware:
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         started_at = time.perf_counter()
-        path = scope["path"] = _normalize_path(scope["path"])
+        if scope["path"][-1:] == "/" or scope["path"].startswith(_UNUSUAL_PREFIXES):
+            scope["path"] = _normalize_path(scope["path"])
         # With an app in the scope, Starlette raises its 404 and 405, so that they get an error body of this registry.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
-        status, duration = 0, 0.0
-        required_token, token_accepted = None if path in _PUBLIC_PATHS else self._token, False
+        status, duration, accepted = 0, 0.0, False
 
         async def send_response(message: Message) -> None:
             nonlocal status, duration
@@ -57,19 +58,17 @@ class RegistryMiddleware:
                 # The duration is the time to the headers: a stream lasts as long as its client.
                 duration = time.perf_counter() - started_at
                 headers = message["headers"]
-                headers.append((b"x-request-id", request_id.encode()))
-                if required_token is None:
-                    headers.append(NO_CACHE)
-                else:
-                    add_private_cache_headers(headers, token_accepted=token_accepted)
+                is_open = self._token is None or scope["path"] in _PUBLIC_PATHS
+                cache_headers = (NO_CACHE,) if is_open else private_cache_headers(headers, token_accepted=accepted)
+                headers += ((b"x-request-id", request_id.encode()), *cache_headers)
             await send(message)
 
         respond: Send = send_response
         try:
-            if required_token is not None:
-                _authenticate(scope, required_token)
-                token_accepted = True
-            respond = choose_sender(scope, send_response)
+            self._authenticate(scope)
+            accepted = True
+            if b"pretty" in scope["query_string"]:
+                respond = choose_sender(scope, send_response)
             await self._app(scope, receive, respond)
         except asyncio.CancelledError:
             # During shutdown the server cancels requests that take too long; their clients should try another replica.
@@ -86,6 +85,14 @@ class RegistryMiddleware:
             # An arbitrary method sent by a client must not create a new metric series.
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
+
+    def _authenticate(self, scope: Scope) -> None:
+        if self._token is None or scope["path"] in _PUBLIC_PATHS:
+            return
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = authorization.partition(b" ")
+        if not hmac.compare_digest(token.strip(), self._token) or scheme.lower() != b"bearer":
+            raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
@@ -106,17 +113,9 @@ class RegistryMiddleware:
             )
 
 
-def _authenticate(scope: Scope, required_token: bytes) -> None:
-    authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, token = authorization.partition(b" ")
-    if not hmac.compare_digest(token.strip(), required_token) or scheme.lower() != b"bearer":
-        raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
-
-
 def _normalize_path(path: str) -> str:
     """Return a path without the version prefix, trailing slashes and repeated slashes at its beginning."""
-    if path.endswith("/") or path.startswith("//"):
-        path = f"/{path.strip('/')}"
+    path = f"/{path.strip('/')}"
     if path.startswith(_VERSION_PREFIX) and (len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"):
         return path[len(_VERSION_PREFIX) :] or "/"
     return path

@@ -11,15 +11,18 @@ _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 _VARY: Final[Header] = (b"vary", b"authorization")
 
 
-def add_private_cache_headers(headers: list[Header], *, token_accepted: bool) -> None:
-    """Add the headers of a response that depends on the caller's token, which a shared cache must not store.
+def private_cache_headers(headers: list[Header], *, token_accepted: bool) -> tuple[Header, Header]:
+    """Return the cache headers for a response with these headers that depends on the caller's token.
 
-    Only a response with an ETag is worth storing by the client itself, because it can be revalidated.
+    A Vary header among them is moved into the result. No shared cache may store the response; the client itself may
+    store one with an ETag, which it can revalidate.
     """
-    names = [name for name, _ in headers]
-    if b"vary" in names:
-        position = names.index(b"vary")
-        headers[position] = (b"vary", b"%s, authorization" % headers[position][1])
-    else:
-        headers.append(_VARY)
-    headers.append(NO_CACHE if not token_accepted else _PRIVATE if b"etag" in names else _NO_STORE)
+    control, vary = _NO_STORE if token_accepted else NO_CACHE, _VARY
+    # A copy, because the loop removes a header.
+    for header in (*headers,):
+        if header[0] == b"vary":
+            vary = (b"vary", b"%s, authorization" % header[1])
+            headers.remove(header)
+        elif header[0] == b"etag" and token_accepted:
+            control = _PRIVATE
+    return control, vary

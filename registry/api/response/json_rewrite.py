@@ -45,7 +45,7 @@ def choose_sender(scope: Scope, send: Send) -> Send:
 
     Every path accepts this parameter, so it is removed. An indented response is not compressed.
     """
-    if _PARAMETER not in scope["query_string"] or not _take_flag(scope):
+    if not _take_flag(scope):
         return send
     scope["headers"] = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
     return JsonRewriter(send, _indent)
