@@ -106,7 +106,12 @@ async def open_registry(
         reflector = Reflector(store.change_log, history, change_signal, on_unannounced=notifier.fall_back)
         election = LeaderElection(store.leadership, settings)
         sweeper = Sweeper(election, store.sweeps, on_swept=lambda result: metrics.count_swept_agents(result._asdict()))
-        monitor = StoreMonitor(store.server_health, settings, on_clock_rollback=reflector.clamp_heartbeats)
+        monitor = StoreMonitor(
+            store.server_health,
+            settings,
+            smallest_timeout=reflector.smallest_timeout,
+            on_clock_rollback=reflector.clamp_heartbeats,
+        )
         status = StatusService(
             reflector,
             notifier,

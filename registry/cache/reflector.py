@@ -115,6 +115,10 @@ class Reflector:
         """The maximum age of the view in seconds; 0 while the view is up to date."""
         return 0.0 if self.following else time.monotonic() - self._last_poll_at
 
+    def smallest_timeout(self) -> float | None:
+        """Return the smallest timeout of an agent in ms, infinity without agents; None before the first fill."""
+        return None if self.view is None else self.view.smallest_timeout()
+
     def wait_fresh(self) -> "asyncio.Future[View]":
         """Return the view when it contains all changes that were written before this call.
 

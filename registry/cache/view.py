@@ -1,5 +1,6 @@
 """The view: all agents of the mesh at one version, with indexes. No method awaits, so no lock is needed."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -89,6 +90,11 @@ class View:
         self._last_changes: dict[LookupKey, int] = {}
         self._removed_keys: OrderedDict[LookupKey, None] = OrderedDict()
         self._removed_before_version = position.version
+
+    def smallest_timeout(self) -> float:
+        """Return the smallest timeout of an agent that is not expired, in ms; infinity without such agents."""
+        timeouts = (record.agent.timeout for record in self.records.values() if record.agent.status != "expired")
+        return min(timeouts, default=math.inf)
 
     def last_change(self, key: LookupKey) -> int:
         """Return a version after which no agent that this lookup key finds has changed."""

@@ -9,7 +9,7 @@ from registry.errors import RegistryError
 from registry.model.agent import STATUSES
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.liveness.leader_election import LeaderElection
-from registry.service.liveness.store_monitor import StoreMonitor, outage_cause
+from registry.service.liveness.store_monitor import Outage, StoreMonitor
 from registry.service.liveness.sweeper import Sweeper
 from registry.store.change_notifier import ChangeNotifier
 from registry.store.leader_lock import LeaderLock
@@ -109,7 +109,7 @@ class StatusService:
         yield mesh_gauge("leader_epoch", "Epoch of the leader", lock.epoch if lock else 0)
         yield mesh_timestamp("leader_since", "Election of the leader", lock.since if lock else None)
         if self._monitor.last_probe is not None:
-            yield from _probe_metrics(self._monitor.last_probe)
+            yield from _probe_metrics(self._monitor.last_probe, self._monitor.last_outage)
 
     async def totals(self) -> Mapping[str, int]:
         """Return the mesh-wide counters, the last known ones while Redis is unreachable; also refresh the cache."""
@@ -141,7 +141,7 @@ class StatusService:
             "leader": _leader_json(
                 self._election.observed_lock, leading=self._election.is_leader, election=self._election.enabled
             ),
-            "outage": outage_json(probe),
+            "outage": outage_json(self._monitor.last_outage, probe),
             "self_preservation": self_preservation_json(probe),
             "warnings": [
                 *self._settings_warnings,
@@ -162,7 +162,7 @@ def starting_health(instance: str, warnings: Sequence[str], *, leader_election: 
         "staleness_seconds": 0.0,
         "change_notifications": "disconnected",
         "leader": _leader_json(None, leading=False, election=leader_election),
-        "outage": outage_json(None),
+        "outage": outage_json(None, None),
         "self_preservation": self_preservation_json(None),
         "warnings": list(warnings),
     }
@@ -180,13 +180,12 @@ def _leader_json(lock: LeaderLock | None, *, leading: bool, election: bool) -> d
     }
 
 
-def outage_json(probe: ProbeResult | None) -> dict[str, Any]:
+def outage_json(outage: Outage | None, probe: ProbeResult | None) -> dict[str, Any]:
     """Return the last outage of Redis as GET /health shows it: all fields null before the first outage."""
-    since, until = (probe.outage_start, probe.outage_end) if probe is not None else (None, None)
     return {
-        "cause": outage_cause(probe) if probe is not None and until is not None else None,
-        "since": _optional_rfc3339(since),
-        "until": _optional_rfc3339(until),
+        "cause": outage.cause if outage else None,
+        "since": rfc3339(outage.start) if outage else None,
+        "until": rfc3339(outage.end) if outage else None,
         "grace_granted": probe.grace_granted if probe is not None else 0,
         "repairing_clock_rollback": probe is not None and probe.repairing_clock_rollback,
     }
@@ -207,12 +206,12 @@ def self_preservation_json(probe: ProbeResult | None) -> dict[str, Any]:
     }
 
 
-def _probe_metrics(probe: ProbeResult) -> MetricsIterator:
+def _probe_metrics(probe: ProbeResult, outage: Outage | None) -> MetricsIterator:
     period = probe.self_preservation
     since, until = (period.since, period.ended or period.until) if period else (None, None)
     active = period is not None and period.ended is None
     yield mesh_gauge("overdue_agents", "Agents past their deadline", probe.overdue)
-    yield mesh_timestamp("outage_end", "End of the last outage", probe.outage_end)
+    yield mesh_timestamp("outage_end", "End of the last outage", outage.end if outage else None)
     granted = "Times an agent's deadline was extended because of an outage"
     yield mesh_counter("outage_grace_granted", granted, probe.grace_granted)
     yield mesh_gauge("self_preservation_active", "1 while self-preservation suspends expiry", int(active))

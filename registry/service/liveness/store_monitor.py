@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
@@ -19,10 +20,24 @@ _OUTAGE_AFTER_S = 5.0
 _CONFIG_CHECK_INTERVAL_S = 60.0
 
 
-class StoreMonitor:
-    """Probes Redis once a second and stores the last result in `last_probe`.
+class Outage(NamedTuple):
+    """An outage: the last probe before it and its end, in ms of the Redis server."""
 
-    Every replica logs the start and the end of each outage and of self-preservation. After a clock rollback, each probe
+    start: int
+    end: int
+
+    @property
+    def cause(self) -> Literal["clock_rollback", "no_probe"]:
+        """Whether the clock of Redis went back, or no replica reached Redis."""
+        return "clock_rollback" if self.start > self.end else "no_probe"
+
+
+class StoreMonitor:
+    """Probes Redis once a second and stores the last result in `last_probe`, and the last outage in `last_outage`.
+
+    Every replica logs the start and the end of each outage and of self-preservation. A gap between two probes is an
+    outage only if it is longer than `smallest_timeout`, the smallest timeout of an agent in ms, None while unknown:
+    after a shorter one, such as a restart, no agent can be overdue because of it. After a clock rollback, each probe
     calls `on_clock_rollback` with the current time of Redis and the time that its clock went back to, until no stored
     time lies in the future. `clock` returns monotonic seconds; the times of a probe are the Redis server's.
     """
@@ -32,18 +47,22 @@ class StoreMonitor:
         server_health: ServerHealth,
         settings: Settings,
         *,
+        smallest_timeout: Callable[[], float | None] = lambda: 0,
         on_clock_rollback: Callable[[int, int], None] = lambda _now, _to: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.last_probe: ProbeResult | None = None
+        self.last_outage: Outage | None = None
         self.config_warnings: tuple[str, ...] = ()
         self._server_health = server_health
         self._agent_timeout_ms = int(settings.agent_timeout.total_seconds() * 1000)
+        self._smallest_timeout = smallest_timeout
         self._on_clock_rollback = on_clock_rollback
         self._clock = clock
         self._last_success_at = clock()
         self._unreachable = False
         self._in_grace_period = False
+        self._last_gap: Outage | None = None
         self._config_checked_at = -math.inf
 
     async def tick(self) -> None:
@@ -66,7 +85,7 @@ class StoreMonitor:
             went_back or probe.repairing_clock_rollback or (before is not None and before.repairing_clock_rollback)
         ):
             self._on_clock_rollback(probe.now, probe.outage_end)
-        self._log_outage(before, probe)
+        self._log_outage(probe)
         self._log_self_preservation(before.self_preservation if before else None, probe)
 
     async def check_config(self) -> None:
@@ -91,15 +110,21 @@ class StoreMonitor:
             if check.unsupported_version:
                 raise StartupError(check.unsupported_version)
 
-    def _log_outage(self, before: ProbeResult | None, probe: ProbeResult) -> None:
-        if probe.outage_end is None:
-            return
-        grace_until = probe.outage_end + self._agent_timeout_ms
-        if (before is None or before.outage_end != probe.outage_end) and probe.now < grace_until:
-            self._in_grace_period = True
-            write = log.info if probe.outage_start is None else log.warning
-            since = None if probe.outage_start is None else rfc3339(probe.outage_start)
-            write("outage_ended", cause=outage_cause(probe), since=since, until=rfc3339(probe.outage_end))
+    def _log_outage(self, probe: ProbeResult) -> None:
+        """Log an outage and the end of its grace period, unless the probe found them long after."""
+        if probe.outage_start is None or probe.outage_end is None:
+            return  # the first probe of a mesh is the end of no outage
+        gap = Outage(probe.outage_start, probe.outage_end)
+        grace_until = gap.end + self._agent_timeout_ms
+        if gap != self._last_gap:
+            if (smallest_timeout := self._smallest_timeout()) is None:
+                return
+            self._last_gap = gap
+            if gap.cause == "clock_rollback" or gap.end - gap.start > smallest_timeout:
+                self.last_outage, self._in_grace_period = gap, probe.now < grace_until
+                if self._in_grace_period:
+                    times = {"since": rfc3339(gap.start), "until": rfc3339(gap.end)}
+                    log.warning("outage_ended", cause=gap.cause, **times)
         elif self._in_grace_period and probe.now >= grace_until:
             self._in_grace_period = False
             log.info("outage_grace_period_ended", grace_granted=probe.grace_granted)
@@ -117,10 +142,3 @@ class StoreMonitor:
         elif before is not None and before.ended is None and (current is None or current.ended is not None):
             by_operator = current is not None and current.ended is not None and current.ended < current.until
             log.warning("self_preservation_ended", by_operator=by_operator, overdue=probe.overdue)
-
-
-def outage_cause(probe: ProbeResult) -> str:
-    """Return the cause of the last outage of Redis: `first_probe`, `clock_rollback` or `no_probe`."""
-    if probe.outage_start is None or probe.outage_end is None:
-        return "first_probe"
-    return "clock_rollback" if probe.outage_start > probe.outage_end else "no_probe"

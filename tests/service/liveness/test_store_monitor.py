@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.service.health_report import outage_json, self_preservation_json
-from registry.service.liveness.store_monitor import StoreMonitor
+from registry.service.liveness.store_monitor import Outage, StoreMonitor
 from registry.store.redis_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
 from tests.support.server_time import clear_outage, server_time_ms
@@ -99,6 +99,34 @@ async def test_an_outage_and_its_grace_period_are_logged_once(
     assert await logged_events(monitor) == []
 
 
+async def test_a_gap_shorter_than_all_timeouts_is_no_outage(
+    server_health: FakeServerHealth, clock: Clock, settings: Settings
+) -> None:
+    """A restart of some seconds makes no agent overdue; a rollback of the clock always is an outage."""
+    timeout: float | None = None
+    monitor = StoreMonitor(server_health, settings, smallest_timeout=lambda: timeout, clock=clock)  # type: ignore[arg-type]
+    gap = HEALTHY._replace(outage_end=1_000_000, outage_start=990_000)
+
+    server_health.result = gap
+    assert await logged_events(monitor) == []
+    timeout = 10_000  # known as soon as the cache is filled
+    assert await logged_events(monitor) == []
+    server_health.result = gap._replace(outage_start=989_999, outage_end=1_000_000)
+    assert await logged_events(monitor) == ["outage_ended"]
+    assert monitor.last_outage == Outage(989_999, 1_000_000)
+    server_health.result = gap._replace(outage_start=1_000_001)
+    assert await logged_events(monitor) == ["outage_ended"]
+    assert monitor.last_outage.cause == "clock_rollback"
+
+
+async def test_the_first_probe_of_a_mesh_is_no_outage(monitor: StoreMonitor, server_health: FakeServerHealth) -> None:
+    """There was nothing before it."""
+    server_health.result = HEALTHY._replace(outage_end=1_000_000)
+
+    assert await logged_events(monitor) == []
+    assert monitor.last_outage is None
+
+
 async def test_an_old_outage_is_not_logged_at_the_start(monitor: StoreMonitor, server_health: FakeServerHealth) -> None:
     """A new replica logs only an outage whose grace period lasts."""
     server_health.result = HEALTHY._replace(outage_end=900_000, outage_start=890_000)
@@ -166,50 +194,38 @@ async def test_the_start_and_the_end_of_self_preservation_are_logged(
     assert await logged_events(monitor) == ["self_preservation_started"]
 
 
-Case = tuple[ProbeResult | None, dict[str, object]]
 NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "repairing_clock_rollback": False}
+TIMES = {"since": "1970-01-01T00:00:10.000Z", "until": "1970-01-01T00:00:20.000Z"}
 
 
 @pytest.mark.parametrize(
-    ("result", "expected"),
+    ("outage", "result", "expected"),
     [
-        (None, NO_OUTAGE),
-        (HEALTHY, NO_OUTAGE),
+        (None, None, NO_OUTAGE),
+        (None, HEALTHY, NO_OUTAGE),
         (
-            HEALTHY._replace(outage_end=20_000, outage_start=10_000, grace_granted=3),
-            {
-                "cause": "no_probe",
-                "since": "1970-01-01T00:00:10.000Z",
-                "until": "1970-01-01T00:00:20.000Z",
-                "grace_granted": 3,
-                "repairing_clock_rollback": False,
-            },
+            Outage(10_000, 20_000),
+            HEALTHY._replace(grace_granted=3),
+            {"cause": "no_probe", **TIMES, "grace_granted": 3, "repairing_clock_rollback": False},
         ),
         (
-            HEALTHY._replace(outage_end=10_000, outage_start=20_000, repairing_clock_rollback=True),
+            Outage(20_000, 10_000),
+            HEALTHY._replace(repairing_clock_rollback=True),
             {
                 "cause": "clock_rollback",
-                "since": "1970-01-01T00:00:20.000Z",
-                "until": "1970-01-01T00:00:10.000Z",
+                "since": TIMES["until"],
+                "until": TIMES["since"],
                 "grace_granted": 0,
                 "repairing_clock_rollback": True,
             },
         ),
-        (
-            HEALTHY._replace(outage_end=10_000),
-            {
-                "cause": "first_probe",
-                "since": None,
-                "until": "1970-01-01T00:00:10.000Z",
-                "grace_granted": 0,
-                "repairing_clock_rollback": False,
-            },
-        ),
     ],
 )
-def test_the_status_of_an_outage(result: ProbeResult | None, expected: dict[str, object]) -> None:
+def test_the_status_of_an_outage(
+    outage: Outage | None, result: ProbeResult | None, expected: dict[str, object]
+) -> None:
     """It contains start and end by the clock of Redis, the cause and the effect."""
-    assert outage_json(result) == expected
+    assert outage_json(outage, result) == expected
 
 
 @pytest.mark.parametrize(
