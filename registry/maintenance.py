@@ -1,15 +1,14 @@
 """Operations on a whole mesh, for operators: backup, restore, integrity check and repair."""
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from registry.cache.reflector import ChangeSignal, Reflector
+from registry.cache.reflector import ChangeSignal, LogGap, Reflector
+from registry.cache.view import View
 from registry.cache.watch_history import WatchHistory
-from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.config.settings import Settings, user_data_dir
-from registry.errors import StartupError
+from registry.errors import StartupError, StoreUnavailable
 from registry.model.agent import StoredAgent
 from registry.model.encoding.backup import BackupHeader, make_header
 from registry.store.embedded.append_only_file import DamagedFileError, FileRepair
@@ -20,6 +19,9 @@ from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.errors import access_error
 from registry.store.restore import RestoreResult
 from registry.store.store import Store, open_redis
+
+# Attempts to read all agents before the change log is trimmed.
+_MAX_FILLS = 5
 
 
 @contextlib.asynccontextmanager
@@ -40,20 +42,30 @@ async def _open_store(settings: Settings) -> AsyncIterator[Store]:
         yield store
 
 
-async def take_backup(settings: Settings) -> tuple[BackupHeader, Iterator[StoredAgent]]:
-    """Return the header of a backup and all agents at its version. Raises StoreUnavailable."""
+async def take_backup(
+    settings: Settings, on_progress: Callable[[int], None]
+) -> tuple[BackupHeader, Iterator[StoredAgent]]:
+    """Return the header of a backup and all agents at its version; `on_progress` receives the number of agents read.
+
+    Raises StoreUnavailable, also if the mesh changes so fast that the log is trimmed during each of some attempts.
+    """
     async with _open_store(settings) as store:
         history = WatchHistory(
             store.change_log, settings.watch_history, on_entry=lambda _entry: None, on_gap=lambda: None
         )
         reflector = Reflector(store.change_log, history, ChangeSignal(), on_unannounced=lambda: None)
-        reflector_task = asyncio.create_task(reflector.run())
-        try:
-            view = await reflector.wait_fresh()
-        finally:
-            await cancel_and_wait(reflector_task)
+        view = await _fill(reflector, on_progress)
     header = make_header(settings.mesh, view.timeline, view.version, int(time.time() * 1000), len(view.records))
     return header, (StoredAgent(record.agent, record.heartbeat) for record in view.records.values())
+
+
+async def _fill(reflector: Reflector, on_progress: Callable[[int], None]) -> View:
+    for _ in range(_MAX_FILLS):
+        with contextlib.suppress(LogGap):
+            return await reflector.fill(on_progress)
+    raise StoreUnavailable(
+        "The change log was trimmed while all agents were read; raise REGISTRY_WATCH_HISTORY on all replicas"
+    )
 
 
 async def restore(settings: Settings, header: BackupHeader, agents: Sequence[StoredAgent]) -> tuple[int, RestoreResult]:

@@ -135,7 +135,7 @@ class Reflector:
         outage_logged = False
         while True:
             try:
-                view = await self._fill()
+                view = await self.fill()
                 await self._reconnect_watch_history(view)
                 self._log_timeline_change(self.view, view)
                 self.view = view
@@ -155,14 +155,19 @@ class Reflector:
                 await asyncio.sleep(_RETRY_DELAY_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads replicas, no secret
             self._connected = False
 
-    async def _fill(self) -> View:
-        """Read all agents, then all log entries that were written during the scan."""
+    async def fill(self, on_progress: Callable[[int], None] = lambda _agents: None) -> View:
+        """Read all agents, then all log entries that were written during the scan; however long this takes.
+
+        `on_progress` receives the number of agents read so far. Raises StoreUnavailable, or LogGap if the log was
+        trimmed during the scan.
+        """
         view = View(await self._source.open())
         self._last_entry = None
         async for stored_agents in self._source.scan():
             now = time.monotonic()
             for stored in stored_agents:
                 view.put(stored.agent, stored.heartbeat, now)
+            on_progress(len(view.records))
         await self._catch_up(view)
         log.info("cache_filled", agents=len(view.records), version=view.version)
         return view

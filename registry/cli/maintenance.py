@@ -5,7 +5,8 @@ import gzip
 import os
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_PRINTED_NAMES = 20
+_PROGRESS_INTERVAL_S = 2.0
 
 _redis_url_option = click.option("--redis-url", help="Redis of the mesh; default is the embedded server. [REDIS_URL]")
 
@@ -30,15 +32,15 @@ _redis_url_option = click.option("--redis-url", help="Redis of the mesh; default
 def backup(file: Path, redis_url: str | None) -> None:
     """Write every agent at one version to FILE; `-` is standard output, a name ending in .gz is compressed.
 
-    The file is replaced atomically. The registry may run at the same time.
+    The file is replaced atomically. The registry may run at the same time. Standard error shows the progress.
     """
     from registry.maintenance import take_backup
     from registry.model.encoding.backup import encode_backup
 
     settings = _read_settings(redis_url)
-    header, agents = _run_or_exit(take_backup(settings))
+    header, agents = _run_or_exit(take_backup(settings, _ProgressPrinter("read")))
     try:
-        _write_atomically(file, encode_backup(header, agents))
+        _write_atomically(file, _count(encode_backup(header, agents), _ProgressPrinter("written")))
     except OSError as error:
         raise click.ClickException(f"Cannot write {file}: {error.strerror}") from error
     click.echo(f"{header.agents} agents of mesh {header.mesh} at version {header.version}: {file}", err=True)
@@ -119,6 +121,27 @@ def _describe_problems(report: "IntegrityReport") -> Iterable[str]:
             yield f"{kind:<8} {name!r}: {problem}"
         if len(names) > _MAX_PRINTED_NAMES:
             yield f"{kind:<8} {len(names) - _MAX_PRINTED_NAMES} more: {problem}"
+
+
+class _ProgressPrinter:
+    """Prints a number of agents on standard error, at most every two seconds."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+        self._due_at = time.monotonic() + _PROGRESS_INTERVAL_S
+
+    def __call__(self, agents: int) -> None:
+        now = time.monotonic()
+        if now >= self._due_at:
+            self._due_at = now + _PROGRESS_INTERVAL_S
+            click.echo(f"{agents:,} agents {self._action}", err=True)
+
+
+def _count(lines: Iterable[bytes], on_progress: Callable[[int], None]) -> Iterable[bytes]:
+    """Yield the lines of a backup, whose first line is no agent, and report the number of agents so far."""
+    for number, line in enumerate(lines):
+        on_progress(number)
+        yield line
 
 
 def _read_settings(redis_url: str | None) -> "Settings":

@@ -23,6 +23,7 @@ from tests.support.replica import Replica
 from tests.support.watch_client import open_watch
 
 FLEET = 1000
+LARGE_FLEET = 100_000
 
 
 def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
@@ -91,6 +92,31 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
         assert again.stdout.startswith(b"0 agents restored, ")
         diagnosis = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
         assert b"no problems" in diagnosis.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.fault(47, "A backup is restored after all data was lost")
+async def test_a_hundred_thousand_agents_are_backed_up_and_restored(
+    store: Store, redis_client: redis.Redis, redis_url: str, directory: Path
+) -> None:
+    """Reading them takes far longer than a request may take, and standard error shows the progress."""
+    await store.change_log.open()
+    spec = a_spec("a", description="x" * 1000)
+    for start in range(0, LARGE_FLEET, 1000):
+        writes = [RegistrationWrite(f"a{start + number}", spec, 60_000, 120_000) for number in range(1000)]
+        await asyncio.gather(*(store.agents.register(write) for write in writes))
+    file = directory / "mesh.gz"
+
+    done = await asyncio.to_thread(run, "backup", str(file), directory=directory, REDIS_URL=redis_url)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(rb"^[0-9,]+ agents read\n", done.stderr), done.stderr
+    assert b"\n%d agents of mesh mesh at version " % LARGE_FLEET in done.stderr
+    redis_client.flushall()
+    done = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
+    assert done.stdout.startswith(b"%d agents restored, 0 already registered" % LARGE_FLEET), done.stderr
+    assert redis_client.zcard("{mesh}:deadlines") == LARGE_FLEET
+    redis_client.flushall()
 
 
 async def register_repeatedly(client: httpx2.AsyncClient) -> None:
