@@ -59,7 +59,7 @@ async def test_no_future_fails_before_its_timeout() -> None:
     with pytest.raises(OverdueError):
         await second
 
-    assert 0.029 < loop.time() - added_at < 1
+    assert loop.time() - added_at > 0.029
 
 
 async def test_the_queue_works_after_all_futures_failed() -> None:

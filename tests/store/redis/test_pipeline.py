@@ -257,7 +257,7 @@ async def test_a_cut_connection_is_replaced(proxy: FaultyTcpProxy) -> None:
 
 async def test_a_cancelled_call_does_not_leave_its_reply(proxy: FaultyTcpProxy) -> None:
     """The connection is dropped, so the next call gets its own reply; a well-known incident of 2023 had this cause."""
-    proxy.delay_s = 0.02
+    proxy.delay_s = 0.3
     async with open_pipeline(proxy.url) as pipeline:
         await echo(pipeline, "first")
         calling = asyncio.create_task(echo(pipeline, "cancelled"))
