@@ -3,9 +3,11 @@
 import signal
 from pathlib import Path
 
+from tests.support.machine_speed import scaled
 from tests.support.replica import Replica
 
-BLOCK_S = 5.0
+# Longer than a lease.
+BLOCK_S = scaled(5)
 # Environment of a replica whose event loop a test can block.
 BLOCKABLE_ENV = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "BLOCK_SECONDS": str(BLOCK_S)}
 
