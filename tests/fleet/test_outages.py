@@ -134,14 +134,17 @@ def test_a_clock_step_of_redis_degrades_only_dead_agents(stepping: ClockSteppedR
         assert not state["outage"]["repairing_clock_rollback"]
         assert state["leader"]["epoch"] == leading
         assert not state["self_preservation"]["activations"]
-        with redis.Redis.from_url(stepping.url) as redis_client:
-            now = server_time_ms(redis_client)
-            assert redis_client.zcount("{mesh}:heartbeats", now + 2000, "+inf") == 0
-            assert redis_client.zcount("{mesh}:deadlines", now + 4 * AGENT_TIMEOUT_MS, "+inf") == 0
         assert not sender.unknown_agents
-        for replica in running:
-            for agent_id in ("dead", FLEET[0]):
-                shown = httpx2.get(f"{replica.url}/health/{agent_id}", timeout=REQUEST_TIMEOUT_S).json()
-                last_heartbeat_ms = datetime.fromisoformat(shown["last_heartbeat"]).timestamp() * 1000
-                assert last_heartbeat_ms <= now + 2000
-                assert shown["time_since_heartbeat"] <= AGENT_TIMEOUT_S or agent_id == "dead"
+        with redis.Redis.from_url(stepping.url) as redis_client:
+            heartbeats: Any = redis_client.zrange("{mesh}:heartbeats", 0, -1, withscores=True)
+            deadlines: Any = redis_client.zrange("{mesh}:deadlines", 0, -1, withscores=True)
+            # Read after the times, since live agents send heartbeats all the time.
+            now = server_time_ms(redis_client)
+            assert max(at for _, at in heartbeats) <= now + 2000
+            assert max(at for _, at in deadlines) <= now + 4 * AGENT_TIMEOUT_MS
+            for replica in running:
+                for agent_id in ("dead", FLEET[0]):
+                    shown = httpx2.get(f"{replica.url}/health/{agent_id}", timeout=REQUEST_TIMEOUT_S).json()
+                    last_heartbeat_ms = datetime.fromisoformat(shown["last_heartbeat"]).timestamp() * 1000
+                    assert last_heartbeat_ms <= server_time_ms(redis_client) + 2000
+                    assert shown["time_since_heartbeat"] <= AGENT_TIMEOUT_S or agent_id == "dead"
