@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from registry.compat.mcpmesh.registration import MARKER_FIELDS
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.http_calls import REQUEST_TIMEOUT_S, expect_error, expect_success
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
@@ -392,6 +393,16 @@ async def test_healthy_agents_are_accepted_while_the_store_is_frozen(dedicated_r
         assert responses == [200] * 20
         assert unknown == 503
         await async_wait_until(lambda: _is_accepted(client), description="the store responds again")
+
+
+async def test_unknown_agents_get_410_while_the_store_is_slow(redis_url: str) -> None:
+    """A 503 would make the SDK send five times as many heartbeats to the slow store."""
+    async with FaultyTcpProxy(redis_url) as proxy, in_process_registry(proxy.url) as client:
+        proxy.delay_s = 0.05
+        responses = await asyncio.gather(*(head_at_once(client, f"unknown-{number}") for number in range(100)))
+        proxy.delay_s = 0
+
+    assert set(responses) == {410}
 
 
 async def test_a_frozen_store_does_not_make_an_agent_fetch_again(dedicated_redis: RedisServer) -> None:

@@ -1,4 +1,4 @@
-"""Settings of mcp-mesh's registry that are ignored cause a warning."""
+"""Settings of mcp-mesh's registry: ignored ones cause a warning, the others work."""
 
 import json
 
@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
+from registry.config.env import load_settings
 from tests.support.replica import Replica
 
 TLS = {"MCP_MESH_TLS_MODE": "auto", "MCP_MESH_TLS_CERT": "/tls/registry.pem", "MCP_MESH_TLS_KEY": "/tls/registry.key"}
@@ -49,3 +50,19 @@ def test_the_warning_is_in_the_log_and_in_health(redis_url: str) -> None:
 
     assert any("MCP_MESH_TLS_MODE" in warning for warning in warnings)
     assert any("MCP_MESH_TLS_MODE" in line.get("warning", "") for line in lines)
+
+
+def test_the_settings_that_meshctl_exports_are_accepted() -> None:
+    """Its health check interval is a number of seconds."""
+    exported = {
+        "HOST": "localhost",
+        "PORT": "8000",
+        "DATABASE_URL": "mcp_mesh_registry.db",
+        "MCP_MESH_LOG_LEVEL": "INFO",
+        "MCP_MESH_DEBUG_MODE": "false",
+        "HEALTH_CHECK_INTERVAL": "10",
+    }
+
+    settings, _ = load_settings(exported)
+
+    assert settings.health_check_interval.total_seconds() == 10
