@@ -92,6 +92,20 @@ def test_list_and_status_show_agents_and_their_resolution(replicas: list[Replica
     assert "Invalid HTTP request" not in replicas[2].output
 
 
+def test_a_killed_agent_is_unhealthy(replicas: list[Replica], meshctl: Meshctl, start_agent: StartAgent) -> None:
+    """By default meshctl lists healthy agents only."""
+    before = ids(replicas[0])
+    second = start_agent("provider", replicas[0].url)
+    _second(replicas[0], before)
+    second.kill()
+
+    def is_unhealthy() -> bool:
+        return bool(re.search(r"sdk-provider-\w+ +Python +Agent +unhealthy ", meshctl(replicas[1], "list", "--all")))
+
+    wait_until(is_unhealthy, description="the killed agent is unhealthy")
+    assert "unhealthy" not in meshctl(replicas[2], "list").partition("NAME")[2]
+
+
 def test_calls_work_through_any_replica_and_directly(replicas: list[Replica], meshctl: Meshctl) -> None:
     """A tool is addressed by its name, with or without its agent; a tool may call the tool of another agent."""
     for command in (("greet",), ("sdk-consumer:greet",), ("greet", "--use-proxy=false")):
