@@ -16,8 +16,9 @@
          agents…       id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
                        extends only a healthy agent; record extends none. load and response_digest are stored without a
                        log entry; '' does not change the stored value
-  REPLY  ok <now_ms> <word>…   one word for each agent, in order; if its response_digest is '' and one is stored, a blank
-                               and the stored one follow:
+  REPLY  ok <now_ms> <version> <word>…   version: the resource version after the call, '' if there is none. One word for
+                               each agent, in order; if its response_digest is '' and one is stored, a blank and the
+                               stored one follow:
          healthy                       extended, or healthy already
          pending degraded expired      extend and record only: unchanged
          unknown_agent                 never registered, or removed
@@ -64,15 +65,15 @@ local now = now_ms()
 local now_text = to_decimal(now)
 record_probe(last_probe, outage, clock_rollback, now)
 
-local reply, extended = { 'ok', now_text }, 0
+local reply, extended = { 'ok', now_text, '' }, 0
 for i = 1, count do
   local key, id, mode, load, response_digest = KEYS[fixed + i], unpack(ARGV, 4 * i - 1, 4 * i + 2)
   local stored = redis.pcall('HMGET', key, 'status', 'timeout', 'response_digest')
   local status, timeout = stored[1], tonumber(stored[2])
   if stored.err or (status and not timeout) then
-    reply[i + 2] = 'bad_record'
+    reply[i + 3] = 'bad_record'
   elseif not status then
-    reply[i + 2] = 'unknown_agent'
+    reply[i + 3] = 'unknown_agent'
   else
     -- Only a different value is written: a repeated load costs no disk write.
     if load ~= '' and load ~= redis.call('HGET', key, 'load') then
@@ -87,8 +88,9 @@ for i = 1, count do
       redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
       status, extended = 'healthy', extended + 1
     end
-    reply[i + 2] = status .. digest_suffix
+    reply[i + 3] = status .. digest_suffix
   end
 end
 redis.call('HINCRBY', counters, 'heartbeats', extended)
+reply[3] = redis.call('GET', version) or ''
 return reply

@@ -76,11 +76,14 @@ class RegistrationResult:
 class HeartbeatResult(NamedTuple):
     """The status of an agent after a heartbeat, or the reason why it failed, and the Redis server's time in ms.
 
-    `response_digest` is the stored digest of the last response if this heartbeat sent none; '' if there is none.
+    `version` is the resource version after the heartbeat: every change acknowledged before it has this version or a
+    lower one. `response_digest` is the stored digest of the last response if this heartbeat sent none; '' if there is
+    none.
     """
 
     outcome: HeartbeatOutcome
     now: int
+    version: int
     response_digest: str = ""
 
 
@@ -134,8 +137,6 @@ class Agents:
         acks: int = 0,
     ) -> None:
         self._scripts = writes.scripts
-        self.last_written_version = 0
-        """The newest version that a write of this replica created."""
         self._keys = keys
         self._log_length = log_length
         self._seen = seen
@@ -182,7 +183,7 @@ class Agents:
         version = int(rest[0]) if rest[0] else None
         if word == b"stale_version" or version is None:
             raise StaleVersion(registration.agent_id, version)
-        self._count_written(version)
+        self._seen.raise_to(version)
         conflict = IdentityConflict(*(text.decode() for text in rest[1:])) if len(rest) > 1 else None
         return RegistrationResult(cast(RegistrationOutcome, word.decode()), version, conflict)
 
@@ -200,7 +201,7 @@ class Agents:
         word, *version = await self._write(call, retryable=False)
         if word == b"unknown_agent":
             raise UnknownAgent(agent_id)
-        self._count_written(int(version[0]))
+        self._seen.raise_to(int(version[0]))
         return int(version[0])
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
@@ -215,7 +216,7 @@ class Agents:
             },
         )
         _, *pairs = await self._write(call, retryable=False)
-        self._count_written(max(int(version or 0) for version in pairs[1::2]))
+        self._seen.raise_to(max(int(version or 0) for version in pairs[1::2]))
         return [
             AgentDrainResult(cast(DrainOutcome, word.decode()), int(version) if version else None)
             for word, version in zip(pairs[::2], pairs[1::2], strict=True)
@@ -250,10 +251,6 @@ class Agents:
         ):
             await batcher.close()
 
-    def _count_written(self, version: int) -> None:
-        self.last_written_version = max(self.last_written_version, version)
-        self._seen.raise_to(version)
-
     async def _write(self, call: ScriptCall, *, retryable: bool) -> list[bytes]:
         return cast("list[bytes]", await self._write_batcher.submit(_Write(call, retryable)))
 
@@ -271,8 +268,10 @@ class Agents:
             },
         )
         (reply,) = await call_with_retry(self._heartbeat_pipeline, [call], [True], acks=self._acks)
-        _, time_ms, *words = raise_for_error(reply)
-        return [_decode_heartbeat(word, int(time_ms)) for word in words]
+        _, time_ms, version_text, *words = raise_for_error(reply)
+        version = int(version_text or 0)
+        self._seen.raise_to(version)
+        return [_decode_heartbeat(word, int(time_ms), version) for word in words]
 
     async def _send_last_heartbeats(self, queries: Sequence[Sequence[str]]) -> list[LastHeartbeats | Exception]:
         ids = list(chain.from_iterable(queries))
@@ -299,9 +298,9 @@ class Agents:
             low, limit = last, 2 * limit if last == low else limit
 
 
-def _decode_heartbeat(reply: bytes, now: int) -> HeartbeatResult:
+def _decode_heartbeat(reply: bytes, now: int, version: int) -> HeartbeatResult:
     outcome = _HEARTBEAT_OUTCOMES.get(reply)
     if outcome is not None:
-        return HeartbeatResult(outcome, now)
+        return HeartbeatResult(outcome, now, version)
     word, _, stored_digest = reply.partition(b" ")
-    return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, stored_digest.decode())
+    return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, version, stored_digest.decode())

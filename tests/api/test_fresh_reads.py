@@ -1,6 +1,8 @@
 """A read on any replica returns every write that was acknowledged before it."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
@@ -116,3 +118,55 @@ async def test_a_list_has_the_state_of_one_version(client: httpx2.AsyncClient, r
         _, lists = await asyncio.gather(write(), read())
 
     assert lists > 0
+
+
+@contextlib.asynccontextmanager
+async def two_more_replicas(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
+    """Provide clients of two replicas that wait as long as a busy machine may need for their cache."""
+    monkeypatch.setattr("registry.cache.reflector._READ_TIMEOUT_S", 30.0)
+    monkeypatch.setattr("registry.service.liveness.heartbeat_service._REFRESH_TIMEOUT_S", 30.0)
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 30.0)
+    async with in_process_registry(redis_url) as second, in_process_registry(redis_url) as third:
+        yield second, third
+
+
+async def test_a_heartbeat_on_another_replica_is_answered_with_every_write(
+    client: httpx2.AsyncClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After DELETE of a provider through A, a heartbeat of its consumer through B was still answered with it."""
+    tool = {"function_name": "f", "capability": "consumer", "dependencies": ["date"]}
+    await register(client, "me", endpoint=None, metadata={"endpoint": "http://me:1", "tools": [tool]})
+    async with two_more_replicas(redis_url, monkeypatch) as (second, third):
+        for n in range(ROUNDS):
+            await register(client, f"date-{n}", capabilities=["date"])
+            await send_heartbeat(client, f"date-{n}")
+            added, removed = (second, third) if n % 2 else (third, second)
+            assert await _date_provider(added) == f"date-{n}"
+            expect_success(await client.delete(f"/agents/date-{n}"))
+            assert await _date_provider(removed) is None
+
+
+async def _date_provider(client: httpx2.AsyncClient) -> str | None:
+    body = expect_success(await client.post("/heartbeat", json={"agent_id": "me"}))
+    provider: dict[str, str] | None = body["dependencies_resolved"]["f"]["date"]
+    return None if provider is None else provider["agent_id"]
+
+
+async def test_a_head_heartbeat_on_another_replica_reports_every_write(
+    client: httpx2.AsyncClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After DELETE of a provider through A, a HEAD heartbeat of its consumer through B was still answered 200."""
+    tool = {"function_name": "f", "capability": "consumer", "dependencies": [{"capability": "date"}]}
+    consumer = {"agent_id": "me", "http_host": "me", "http_port": 1, "tools": [tool]}
+    async with two_more_replicas(redis_url, monkeypatch) as (second, third):
+        for n in range(ROUNDS // 2):
+            await register(client, f"date-{n}", capabilities=["date"])
+            await send_heartbeat(client, f"date-{n}")
+            resolved = expect_success(await second.post("/heartbeat", json=consumer))["dependencies_resolved"]
+            assert resolved["f"][0]["agent_id"] == f"date-{n}"
+            assert (await third.head("/heartbeat/me")).status_code == 200
+            expect_success(await client.delete(f"/agents/date-{n}"))
+            assert (await second.head("/heartbeat/me")).status_code == 202
+            assert (await third.head("/heartbeat/me")).status_code == 202

@@ -180,7 +180,7 @@ async def test_a_heartbeat_returns_its_outcome_and_time(store: Store, redis_clie
     await store.agents.register(registration())
     started = redis_client.time()
 
-    found, at, _ = await store.agents.heartbeat("a")
+    found, at, *_ = await store.agents.heartbeat("a")
     extended = await store.agents.heartbeat("a", "extend")
     unknown = await store.agents.heartbeat("b")
 
@@ -276,14 +276,21 @@ async def test_record_extends_no_deadline(store: Store, redis_client: redis.Redi
     assert (await store.agents.last_heartbeats(["a"])).times == [None]
 
 
-async def test_the_last_written_version_is_stored(store: Store) -> None:
-    """Registrations and removals set it."""
+async def test_a_heartbeat_returns_the_resource_version(store: Store, redis_client: redis.Redis) -> None:
+    """It includes the change of the heartbeat itself; 0 in a store that has lost the version."""
     await store.change_log.open()
 
     done = await store.agents.register(registration())
-    assert store.agents.last_written_version == done.version
+    first = await store.agents.heartbeat("a")
+    second = await store.agents.heartbeat("a")
     removed = await store.agents.unregister("a")
-    assert store.agents.last_written_version == removed > done.version
+    after = await store.agents.heartbeat("a")
+    redis_client.rename("{mesh}:version", "lost")
+    without = await store.agents.heartbeat("a")
+    redis_client.rename("lost", "{mesh}:version")
+
+    assert done.version < first.version == second.version < removed == after.version
+    assert (after.outcome, without.version) == ("unknown_agent", 0)
 
 
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(

@@ -59,8 +59,12 @@ class FastHeartbeats:
         if heartbeat.outcome != "healthy":
             return "unknown"
         resolution = await self._cached_resolution(agent_id)
-        if resolution is None or resolution.digest != heartbeat.response_digest:
-            # The cache may be older than the resolution that another replica sent.
+        if (
+            resolution is None
+            or resolution.digest != heartbeat.response_digest
+            or (resolution.lookup_keys and resolution.version < heartbeat.version)
+        ):
+            # The cache may be older than the resolution that another replica sent, or than a change before the request.
             resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
         return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from registry.cache.reflector import Reflector
-from registry.cache.view import Record, View
+from registry.cache.view import View
 from registry.errors import Detail, StaleVersion, StoreUnavailable, UnknownAgent, UnprocessableRequest
 from registry.model.resolution import CachedResolution
 from registry.service.liveness.metadata_merge import merge_metadata
 from registry.service.registration.registration_service import RegistrationService
 from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.service.resolution.resolver import DependencyResolver
-from registry.store.agents import Agents
+from registry.store.agents import Agents, HeartbeatResult
 
 # Of several concurrent updates of one agent, one succeeds in each attempt.
 _MAX_MERGE_ATTEMPTS: Final = 100
@@ -25,10 +25,11 @@ _HEARTBEATS_PER_BATCH: Final = 200
 class HeartbeatService:
     """Records heartbeats and returns resolved dependencies.
 
-    The response to a heartbeat is built from the cache of this replica. It reflects every write through this replica,
-    and a write through another replica once its change notification has arrived; later changes are sent with the next
-    heartbeat. The digest of a response is stored before the response is returned. `metadata_errors` maps each
-    registration format that does not allow metadata in heartbeats to the error message.
+    The response to a heartbeat reflects every write that was acknowledged before the request arrived: Redis returns its
+    resource version with the heartbeat, and the response waits until the cache has reached it. If the cache does not
+    reach it in time, the changes are sent with the next heartbeat. The digest of a response is stored before the
+    response is returned. `metadata_errors` maps each registration format that does not allow metadata in heartbeats to
+    the error message.
     """
 
     def __init__(
@@ -66,22 +67,23 @@ class HeartbeatService:
         record = None if view is None else view.records.get(agent_id)
         resolution: CachedResolution | None = None
         if view is None or record is None:
-            at = await self._record(agent_id, load=encoded_load)
+            at = (await self._record(agent_id, load=encoded_load)).now
             # The agent may have registered through another replica. Before the first fill nothing can be resolved.
             if view is not None:
                 if metadata:
                     await self._merge_metadata(agent_id, metadata)
                 resolution = await self._traces.resolve_latest(agent_id)
         else:
-            status = record.agent.status
-            resolution = await self._resolver.resolve_async(view, record)
+            resolution = self._resolver.find_current(view, record)
+            if resolution is None:
+                resolution = await self._resolver.resolve_current(view, record)
+            recorded = await self._record(agent_id, load=encoded_load, response_digest=resolution.digest)
+            at = recorded.now
             if resolution.lookup_keys:
-                at, resolution = await self._record_and_resolve(view, record, encoded_load)
-            else:
-                at = await self._record(agent_id, load=encoded_load, response_digest=resolution.digest)
-            if status != "healthy":
-                # The agent can be selected from now on; the next heartbeat of a consumer must find it.
-                await self._refreshed_or(view)
+                if resolution.version < recorded.version:
+                    view, resolution = await self._resolve_again(view, resolution, recorded.version)
+                if resolution.sent_digest != resolution.digest:
+                    await self._traces.save(view, resolution, at)
         return at, b"" if resolution is None or resolution.digest == client_digest else resolution.encoded_fields
 
     async def heartbeat_many(self, agent_ids: Sequence[str]) -> list[int | UnknownAgent | StoreUnavailable]:
@@ -89,15 +91,17 @@ class HeartbeatService:
         results: list[int | UnknownAgent | StoreUnavailable] = []
         for at in range(0, len(agent_ids), _HEARTBEATS_PER_BATCH):
             batch = agent_ids[at : at + _HEARTBEATS_PER_BATCH]
-            recorded = await asyncio.gather(*map(self._record, batch), return_exceptions=True)
-            for result in recorded:
-                if isinstance(result, BaseException) and not isinstance(result, UnknownAgent | StoreUnavailable):
-                    raise result
-                results.append(result)
+            for result in await asyncio.gather(*map(self._record, batch), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    if not isinstance(result, UnknownAgent | StoreUnavailable):
+                        raise result
+                    results.append(result)
+                else:
+                    results.append(result.now)
         return results
 
-    async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> int:
-        """Extend the deadline of one agent; return the Redis time of the heartbeat. Raises UnknownAgent.
+    async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> HeartbeatResult:
+        """Extend the deadline of one agent; return the time of the heartbeat and the version. Raises UnknownAgent.
 
         `load` is the reported load, `response_digest` the digest of the resolution in the response, '' for none.
         """
@@ -106,19 +110,28 @@ class HeartbeatService:
             raise UnknownAgent(agent_id)
         if result.outcome == "bad_record":
             raise StoreUnavailable.damaged_record(agent_id)
-        return result.now
+        return result
 
-    async def _record_and_resolve(self, view: View, record: Record, load: str) -> tuple[int, CachedResolution]:
-        """Record the heartbeat of an agent with dependencies, resolve them, and store a trace of the resolution."""
-        agent_id = record.agent.id
-        if view.version < self._agents.last_written_version:
-            # A response reflects every write through this replica.
-            view = await self._refreshed_or(view)
-            record = view.records.get(agent_id, record)
-        resolution = await self._resolver.resolve_with_loads(view, record)
-        at = await self._record(agent_id, load=load, response_digest=resolution.digest)
-        await self._traces.save(view, resolution, at)
-        return at, resolution
+    async def _resolve_again(
+        self, view: View, resolution: CachedResolution, version: int
+    ) -> tuple[View, CachedResolution]:
+        """Return a resolution with all changes up to `version`, and its view; store its digest if it is another one.
+
+        Returns the given ones if the cache does not reach the version in time, or the agent was removed.
+        """
+        agent_id = resolution.agent.id
+        latest = self._reflector.view or view
+        if latest.version < version:
+            latest = await self._refreshed_or(latest)
+        record = latest.records.get(agent_id)
+        if record is None:
+            return view, resolution
+        found = self._resolver.find_current(latest, record)
+        if found is None:
+            found = await self._resolver.resolve_current(latest, record)
+        if found.digest != resolution.digest:
+            await self._agents.heartbeat(agent_id, "record", response_digest=found.digest)
+        return latest, found
 
     async def _refreshed_or(self, view: View) -> View:
         """Return a view with all changes made before this call, or the given view if the refresh takes too long.

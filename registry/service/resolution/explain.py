@@ -104,7 +104,7 @@ class ResolutionExplainer:
 
     async def _resolve(self, view: View, record: Record, staleness: float | None) -> CachedResolution:
         """Return the resolution of an agent, with the current loads of providers unless the view is stale."""
-        resolve = self._resolver.resolve_async if staleness else self._resolver.resolve_with_loads
+        resolve = self._resolver.resolve_async if staleness else self._resolver.resolve_current
         return await resolve(view, record)
 
     def _cached_rank_all(

@@ -41,7 +41,7 @@ class ResolutionTraces:
         record = view.records.get(agent_id)
         if record is None:
             return None
-        resolution = await self._resolver.resolve_with_loads(view, record)
+        resolution = await self._resolver.resolve_current(view, record)
         if resolution.digest:
             stored = await self._agents.heartbeat(agent_id, "record", response_digest=resolution.digest)
             if resolution.lookup_keys:

@@ -44,6 +44,20 @@ class DependencyResolver:
                 return cached
         return self._cache_resolution(view, record, tuple(self._resolve_dependencies(view, record.agent)), view.version)
 
+    def find_current(self, view: View, record: Record) -> CachedResolution | None:
+        """Return the cached resolution of an agent if it is valid, None if the dependencies must be resolved again.
+
+        This is a plain method because every heartbeat calls it.
+        """
+        cached = record.resolution
+        if cached is None or cached.agent is not record.agent or cached.depends_on_load:
+            return None
+        if cached.version != view.version:
+            if not _is_current(view, cached):
+                return None
+            cached.version = view.version
+        return cached
+
     def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
         """Record the digest of the resolution that was last sent to the agent; empty if it is unknown."""
         resolution.sent_digest = digest
@@ -67,7 +81,7 @@ class DependencyResolver:
             cached.sent_digest = ""
         return self._cache_resolution(view, record, tuple(dependencies), version)
 
-    async def resolve_with_loads(self, view: View, record: Record) -> CachedResolution:
+    async def resolve_current(self, view: View, record: Record) -> CachedResolution:
         """Resolve an agent's dependencies, with current loads if a strategy uses them. Raises StoreUnavailable."""
         resolution = await self.resolve_async(view, record)
         if not resolution.depends_on_load:

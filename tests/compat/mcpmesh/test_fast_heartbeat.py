@@ -80,7 +80,7 @@ async def test_a_late_result_of_the_store_counts_at_the_next_heartbeat(
     assert await fast_heartbeats.extend("a") == "unchanged"
     (late,) = store.heartbeats
     assert not late.cancelled()
-    late.set_result(HeartbeatResult("healthy", 1, "another digest"))
+    late.set_result(HeartbeatResult("healthy", 1, 0, "another digest"))
     await asyncio.sleep(0)
 
     assert await fast_heartbeats.extend("a") == "changed"
@@ -97,7 +97,7 @@ async def test_an_agent_is_not_sent_twice_to_fetch_the_same_change(
     assert await fast_heartbeats.extend("a") == "changed"
 
     assert await fast_heartbeats.extend("a") == "unchanged"
-    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 2, "another digest"))
+    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 2, 0, "another digest"))
     await asyncio.sleep(0)
     assert await fast_heartbeats.extend("a") == "changed"
 
@@ -118,7 +118,7 @@ async def test_no_agent_is_sent_to_fetch_while_the_store_is_unavailable(
 async def respond_late(store: FakeAgentStore, fast_heartbeats: FastHeartbeats, digest: str) -> None:
     """Let the replica receive the stored digest of the agent after its response."""
     assert await fast_heartbeats.extend("a") == "unchanged"
-    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 1, digest))
+    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 1, 0, digest))
     await asyncio.sleep(0)
 
 

@@ -46,7 +46,7 @@ class FakeStore:
         result = self.results.get(agent_id, "healthy")
         if isinstance(result, Exception):
             raise result
-        return HeartbeatResult(result, 1_000)
+        return HeartbeatResult(result, 1_000, 0)
 
 
 def heartbeats_over_fake_store() -> tuple[HeartbeatService, FakeStore]:

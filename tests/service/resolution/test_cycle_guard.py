@@ -277,12 +277,12 @@ async def test_too_many_edges_are_rejected_before_the_store_is_called(redis_url:
         edges = [(f"c{at}", "d") for at in range(MAX_REQUIRED_EDGES + 1)]
         await one.register("half", *edges[:600])
         await one.register("rest", *edges[600:])
-        version = one.store.agents.last_written_version
+        version = (await one.store.change_log.open()).version
 
         with pytest.raises(UnprocessableRequest, match="at most 1,000 required"):
             await one.register("all", *edges)
 
-        assert one.store.agents.last_written_version == version
+        assert (await one.store.change_log.open()).version == version
         await one.register("most", *edges[:MAX_REQUIRED_EDGES])
 
 

@@ -168,7 +168,7 @@ async def test_loads_are_read_for_agents_that_select_by_load() -> None:
     source.by_agent = {"a": 0.9, "b": 0.1}
 
     for _ in range(3):
-        await replica.resolutions.resolve_with_loads(replica.view, replica.view.records["me"])
+        await replica.resolutions.resolve_current(replica.view, replica.view.records["me"])
 
     assert replica.resolution("me").depends_on_load
     assert replica.resolved("me")["f"]["c"]["agent_id"] == "b"
