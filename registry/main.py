@@ -41,12 +41,14 @@ from registry.service.registration.registration_service import RegistrationServi
 from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.explain import ResolutionExplainer
+from registry.service.resolution.late_providers import LateProviders
 from registry.service.resolution.provider_selection import Selector
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.service.resolution.resolver import DependencyResolver
 from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch_service import WatchService
+from registry.store.redis_health import ProbeResult
 from registry.store.store import Store, open_redis
 from registry.telemetry.collectors import gauge
 from registry.telemetry.logs import get_logger
@@ -127,7 +129,9 @@ async def open_registry(
         watch_service = WatchService(reflector, history, fanout)
         metrics.register(status.metrics)
         metrics.register(lambda: iter([gauge("watchers", "Open watches on this replica", len(watch_service.watchers))]))
-        services, mcpmesh = _build_services(reflector, store, watch_service, status, settings, metrics)
+        services, mcpmesh = _build_services(
+            reflector, store, watch_service, status, settings, metrics, lambda: monitor.last_probe
+        )
         stack.push_async_callback(mcpmesh.upstream.close)
         api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
@@ -163,12 +167,15 @@ def _build_services(
     status: StatusService,
     settings: Settings,
     metrics: Metrics,
+    last_probe: Callable[[], ProbeResult | None],
 ) -> tuple[Services, McpMeshApi]:
     """Build the services of the API and the mcp-mesh extension; all services that rank providers share one cache."""
     policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
-    rankings, loads = RankingCache(policies), LoadCache(store.resolution_store)
+    late_providers, loads = LateProviders(store.agents, last_probe), LoadCache(store.resolution_store)
+    rankings = RankingCache(policies, late_providers.late)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
-    resolutions = DependencyResolver(rankings, loads, {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
+    formats = {FORMAT_NAME: McpMeshResponseFormat(llm_tools)}
+    resolutions = DependencyResolver(rankings, loads, late_providers, formats)
     discovery = Discovery(reflector, store.agents, MeshListRows(resolutions, rankings, llm_tools))
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(
@@ -183,13 +190,13 @@ def _build_services(
         registrations=registrations,
         discovery=discovery,
         watch=watch_service,
-        agent_health=AgentHealthService(discovery),
+        agent_health=AgentHealthService(discovery, settings.retention),
         drain=DrainService(store.agents, discovery),
         heartbeats=HeartbeatService(
             reflector, store.agents, registrations, resolutions, traces, {FORMAT_NAME: METADATA_ERROR}
         ),
         explainer=ResolutionExplainer(discovery, resolutions, store.resolution_store),
-        selector=Selector(discovery, rankings, loads),
+        selector=Selector(discovery, rankings, loads, late_providers),
         status=status,
     )
     return services, build_mcpmesh_api(reflector, store, discovery, resolutions, registrations, settings)

@@ -96,6 +96,7 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     capabilities: tuple[Capability, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     labels: dict[str, str] = {}
+    health_interval: float | None = None
     format: FormatData | None = msgspec.field(default=None, name="registration_format")
 
     @property
@@ -174,6 +175,17 @@ class Agent(msgspec.Struct, frozen=True, gc=False):
     timeout: int
     eviction: int
     indexed: IndexedSpec
+
+    @property
+    def heartbeat_interval_ms(self) -> int:
+        """The expected time between two heartbeats: the registered interval, otherwise half the timeout."""
+        interval_s = self.indexed.health_interval
+        return round(interval_s * 1000) if interval_s else self.timeout // 2
+
+    @property
+    def late_after_ms(self) -> int:
+        """The time since the last heartbeat after which the next one is late: one and a half intervals."""
+        return self.heartbeat_interval_ms * 3 // 2
 
 
 class StoredAgent(msgspec.Struct, frozen=True, gc=False):

@@ -1,5 +1,6 @@
 """Types of a dependency's resolution: ranked providers, rejected candidates, resolved dependencies."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
@@ -23,7 +24,10 @@ STAGE_DESCRIPTIONS: Final[Mapping[Stage, str]] = {
 
 
 class Provider(msgspec.Struct, frozen=True, gc=False):
-    """A capability of an agent that matches a dependency; `extension` is data for another response format."""
+    """A capability of an agent that matches a dependency; `extension` is data for another response format.
+
+    `created` is the time of the agent's registration. With `late` its heartbeat was late when it was last read.
+    """
 
     agent_id: str
     endpoint: str
@@ -35,6 +39,8 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
     zone: str | None
     position: int
     extension: bytes = b""
+    created: int = 0
+    late: bool = False
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
@@ -49,16 +55,33 @@ class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
     position: int
 
 
+class LatenessCheck(msgspec.Struct, eq=False, gc=False):
+    """Until when the `late` fields of a ranking are valid, in seconds of the monotonic clock.
+
+    With `outdated` a field has changed, so the ranking and each resolution that was made with it must be made again.
+    """
+
+    valid_until: float = -math.inf
+    outdated: bool = False
+
+
 class RankedProviders(msgspec.Struct, gc=False):
     """The providers that match a dependency, the best first, at one resource version.
 
-    `rejected_by_stage` counts the rejected candidates, `rejected_sample` has the first of them by id.
+    `rejected_by_stage` counts the rejected candidates, `rejected_sample` has the first of them by id. `lateness` is
+    None if there are fewer than two providers, which late heartbeats cannot reorder.
     """
 
     providers: tuple[Provider, ...]
     rejected_by_stage: Counter[Stage]
     rejected_sample: tuple[RejectedCandidate, ...]
     version: int
+    lateness: LatenessCheck | None = None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a provider has become late, or has returned, since the ranking was made."""
+        return self.lateness is not None and self.lateness.outdated
 
     @property
     def reason(self) -> str:
@@ -94,11 +117,11 @@ class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
 class CachedResolution(msgspec.Struct, gc=False):
     """All resolved dependencies of one agent, cached.
 
-    It is valid for `agent`, up to at least `version` of the view, and if `depends_on_load`, for the loads it was made
-    with. `lookup_keys` are the keys the resolution depends on. `encoded_fields` are the fields of the response,
-    `digest` their digest; both are empty for an agent without functions and dependencies. `sent_digest` is the
-    digest of the response that the agent received last; the trace of that response is stored.
-    `list_row` is the encoded row of the agent in lists.
+    It is valid for `agent`, up to at least `version` of the view, as long as the `lateness_checks` of its rankings are,
+    and if `depends_on_load`, for the loads it was made with. `lookup_keys` are the keys the resolution depends on.
+    `encoded_fields` are the fields of the response, `digest` their digest; both are empty for an agent without
+    functions and dependencies. `sent_digest` is the digest of the response that the agent received last; the trace of
+    that response is stored. `list_row` is the encoded row of the agent in lists.
     """
 
     agent: Agent
@@ -108,6 +131,7 @@ class CachedResolution(msgspec.Struct, gc=False):
     dependencies: tuple[ResolvedDependency, ...]
     digest: str
     encoded_fields: bytes
+    lateness_checks: tuple[LatenessCheck, ...] = ()
     sent_digest: str = ""
     list_row: bytes = b""
 

@@ -153,6 +153,7 @@ async def test_described_parameters_are_accepted(client: httpx2.AsyncClient, doc
         "resource_version": {"resource_version": "0"},
         "resource_version_match": {"resource_version": "0", "resource_version_match": "NotOlderThan"},
         "limit": {"limit": "1"},
+        "exclude": {"exclude": "b"},
         "wait": {"wait": "1s"},
         "timeout": {"watch": "true", "timeout": "0.1s"},
         "send_initial": {"watch": "true", "send_initial": "true", "timeout": "0.1s"},

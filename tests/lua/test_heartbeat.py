@@ -43,7 +43,9 @@ def row(
         agents=tuple(name for name, *_ in calls),
         args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": [*chain.from_iterable(calls), *more]},
         before=before,
-        reply=reply if isinstance(reply, ErrorReply) else ("ok", MsAfterCall(), LAST_VERSION if log else "1000", *reply),
+        reply=reply
+        if isinstance(reply, ErrorReply)
+        else ("ok", MsAfterCall(), LAST_VERSION if log else "1000", *reply),
         after={} if isinstance(reply, ErrorReply) else touched | (after or {}),
         log=log,
     )

@@ -48,7 +48,9 @@ class DependencyRoutes:
         """GET /select: one agent to call for a capability."""
         try:
             selected = parse_select_query(request.scope["query_string"])
-            selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
+            selection = await self._selector.select(
+                selected.dependency, selected.zone, selected.freshness, selected.exclude
+            )
         except UnprocessableRequest as error:
             # An invalid query string gets 400, because 422 is for bodies.
             raise MalformedRequest(str(error), error.details) from error

@@ -193,7 +193,9 @@ class ToolRoutes:
     async def select_agent(self, arguments: dict[str, Any], _sender: Sender) -> Response:
         """Select one agent to call for a capability."""
         selected = parse_select_document(arguments)
-        selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
+        selection = await self._selector.select(
+            selected.dependency, selected.zone, selected.freshness, selected.exclude
+        )
         return selection_response(selection, selected.dependency.capability)
 
 

@@ -23,18 +23,29 @@ _DEPENDENCY_PARAMS = {
     "strategy": "best, round_robin, random, least_loaded, sticky, weighted or local",
     "key": "with sticky: the same key gets the same agent",
 }
-SELECT_PARAMS = {**_DEPENDENCY_PARAMS, "zone": "with local: prefer agents with this zone label", **VERSION_PARAM}
+SELECT_PARAMS = {
+    **_DEPENDENCY_PARAMS,
+    "zone": "with local: prefer agents with this zone label",
+    "exclude": "ids of agents that are not selected, comma-separated",
+    **VERSION_PARAM,
+}
 """The query parameters of GET /select, with their descriptions in the OpenAPI document."""
+_LIST_PARAMS = ("tags", "exclude")
+_MAX_EXCLUDED_AGENTS = 100
 _DEPENDENCY_VALIDATOR = validator_for(DependencySchema)
 
 
 @dataclass(frozen=True, slots=True)
 class SelectRequest:
-    """The dependency for which an agent is selected, the zone of the caller, and the freshness of the response."""
+    """The dependency for which an agent is selected, the zone of the caller, and the freshness of the response.
+
+    Agents with an id in `exclude` are not selected.
+    """
 
     dependency: Dependency
     zone: str | None
     freshness: Freshness
+    exclude: frozenset[str]
 
 
 def select_schema() -> dict[str, Any]:
@@ -47,6 +58,12 @@ def select_schema() -> dict[str, Any]:
         "properties": {
             **properties,
             "zone": {**string, "description": "For strategy local: prefer agents with this zone label"},
+            "exclude": {
+                "type": "array",
+                "items": string,
+                "maxItems": _MAX_EXCLUDED_AGENTS,
+                "description": "Ids of agents that are not selected, for example after a failed call",
+            },
             "resource_version": {**string, "description": "0: any cached version; N: at least version N"},
         },
         "required": ["capability"],
@@ -57,11 +74,11 @@ def select_schema() -> dict[str, Any]:
 def parse_select_query(query_string: bytes) -> SelectRequest:
     """Parse the query string of GET /select. Raises MalformedRequest, or UnprocessableRequest naming bad fields."""
     params = parse_query(query_string, SELECT_PARAMS)
-    arguments: dict[str, Any] = {name: single(params, name) for name in SELECT_PARAMS if name != "tags"}
+    arguments: dict[str, Any] = {name: single(params, name) for name in SELECT_PARAMS if name not in _LIST_PARAMS}
     # An unescaped + in a query string decodes to a space, which no tag begins with.
     arguments["tags"] = [f"+{tag[1:]}" if tag.startswith(" ") else tag for tag in comma_list(params, "tags")]
-    fresh = freshness(params)
-    return SelectRequest(_parse_dependency(arguments), arguments["zone"], fresh)
+    fresh, exclude = freshness(params), _parse_exclude(comma_list(params, "exclude"))
+    return SelectRequest(_parse_dependency(arguments), arguments["zone"], fresh, exclude)
 
 
 def parse_select_document(document: Mapping[str, Any]) -> SelectRequest:
@@ -74,8 +91,19 @@ def parse_select_document(document: Mapping[str, Any]) -> SelectRequest:
     if problems:
         raise UnprocessableRequest.of(problems)
     params: QueryParams = {name: (value,) for name, value in strings.items() if value}
-    fresh = freshness(params)
-    return SelectRequest(_parse_dependency(document), strings["zone"], fresh)
+    fresh, exclude = freshness(params), _parse_exclude(document.get("exclude") or ())
+    return SelectRequest(_parse_dependency(document), strings["zone"], fresh, exclude)
+
+
+def _parse_exclude(ids: object) -> frozenset[str]:
+    """Return the ids of excluded agents. Raises UnprocessableRequest for another value than a short list of strings."""
+    if (
+        isinstance(ids, list | tuple)
+        and len(ids) <= _MAX_EXCLUDED_AGENTS
+        and all(isinstance(each, str) for each in ids)
+    ):
+        return frozenset(ids)
+    raise UnprocessableRequest.of([Detail("exclude", f"expected at most {_MAX_EXCLUDED_AGENTS} agent ids")])
 
 
 def _parse_dependency(arguments: Mapping[str, Any]) -> Dependency:

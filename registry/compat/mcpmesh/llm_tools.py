@@ -19,7 +19,7 @@ from registry.compat.mcpmesh.registration_response import (
 from registry.compat.mcpmesh.spec_fields import McpMeshCapability, McpMeshDependency, llm_functions
 from registry.concurrency.lru import WeightedLru
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
-from registry.model.resolution import Provider
+from registry.model.resolution import Provider, RankedProviders
 from registry.service.resolution.match_policy import MatchPolicy
 from registry.service.resolution.provider_ranking import ProviderMatcher
 from registry.service.resolution.ranking_cache import RankingCache
@@ -59,6 +59,12 @@ class LlmToolFinder:
                 yield self._cached_matches(view, agent.indexed, entry)
             if dependency is not None:
                 yield self._best_provider(view, agent, dependency)
+
+    def provider_rankings(self, view: View, agent: Agent) -> Iterator[RankedProviders]:
+        """Yield the ranked LLM providers of each function of an agent that delegates to one."""
+        for _, _, dependency in _llm_functions(agent):
+            if dependency is not None:
+                yield self._ranked_providers(view, agent, dependency)
 
     def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
         """Return the keys by which the tools and LLM providers of an agent's functions are found."""
@@ -157,7 +163,8 @@ class LlmToolFinder:
         matcher = ProviderMatcher(entry, consumer.namespace, self._policy)
         key = _lookup_key(entry)
         found = view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
-        for _, record in sorted(found.items()):
+        # Of equal tools the one that was registered last comes first, as with providers.
+        for record in sorted(found.values(), key=lambda each: (-each.agent.created, each.agent.id)):
             if matcher.reject_agent(record.agent) is not None:
                 continue
             for capability in record.agent.indexed.llm_tools:
@@ -169,11 +176,14 @@ class LlmToolFinder:
 
     def _best_provider(self, view: View, agent: Agent, dependency: Dependency) -> tuple[Provider, Capability] | None:
         """Return the best provider of a required capability that has an input schema."""
-        for each in self._ranking_cache.get(view, dependency, agent.indexed.namespace, self._policy).providers:
+        for each in self._ranked_providers(view, agent, dependency).providers:
             capability = view.records[each.agent_id].agent.indexed.capabilities[each.position]
             if capability.input_schema is not ABSENT:
                 return each, capability
         return None
+
+    def _ranked_providers(self, view: View, agent: Agent, dependency: Dependency) -> RankedProviders:
+        return self._ranking_cache.get(view, dependency, agent.indexed.namespace, self._policy)
 
 
 class _ResponseBudget:

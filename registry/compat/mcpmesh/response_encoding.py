@@ -8,7 +8,7 @@ from registry.cache.view import View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.registration_response import encode_response_fields
 from registry.model.agent import Agent, LookupKey
-from registry.model.resolution import ResolvedDependency
+from registry.model.resolution import RankedProviders, ResolvedDependency
 from registry.service.resolution.response_format import ResponseFormat
 
 # The maximum key length of blake2b.
@@ -24,6 +24,10 @@ class McpMeshResponseFormat(ResponseFormat):
     def prepare(self, view: View, agent: Agent) -> Iterator[object]:
         """Find the tools and LLM providers of an agent one by one, and cache them for `encode`."""
         return self._llm_tools.fill_cache(view, agent)
+
+    def rankings(self, view: View, agent: Agent) -> Iterator[RankedProviders]:
+        """Return the rankings of the agent's LLM providers."""
+        return self._llm_tools.provider_rankings(view, agent)
 
     def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
         """Return the lookup keys of the agent's tool filters and LLM providers."""

@@ -182,7 +182,8 @@ def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, 
     candidates: list[Json] = []
     others = (each for each in ranking.providers if each != chosen)
     for each in islice(others if chosen is None else chain((chosen,), others), limit):
-        stage, reason = ("chosen", None) if each == chosen else ("not_chosen", "another provider was chosen")
+        not_chosen = "its heartbeat is late" if each.late else "another provider was chosen"
+        stage, reason = ("chosen", None) if each == chosen else ("not_chosen", not_chosen)
         candidates.append(
             {
                 "agent_id": each.agent_id,

@@ -1,14 +1,14 @@
 """Matches and ranks the providers of a capability, for dependencies and for the selection of an agent."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from registry.cache.view import View
 from registry.errors import MalformedRequest
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.resolution import Provider, RankedProviders, RejectedCandidate, Stage
+from registry.model.resolution import LatenessCheck, Provider, RankedProviders, RejectedCandidate, Stage
 from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicy
 from registry.service.resolution.tag_match import tag_requirements
 
@@ -48,9 +48,18 @@ class ProviderMatcher:
                 self._constraint_error = str(error)
 
     def match(
-        self, agent: Agent, capability: Capability, position: int, missing_requirement: FindMissingRequirement
+        self,
+        agent: Agent,
+        capability: Capability,
+        position: int,
+        missing_requirement: FindMissingRequirement,
+        *,
+        late: bool,
     ) -> Provider | Rejection:
-        """Return a candidate capability as a provider, or the rejection by the first stage that it fails."""
+        """Return a candidate capability as a provider, or the rejection by the first stage that it fails.
+
+        `late` states that the agent's heartbeat is late.
+        """
         rejection = self.reject_agent(agent)
         if rejection is not None:
             return rejection
@@ -71,6 +80,8 @@ class ProviderMatcher:
             zone=spec.zone,
             position=position,
             extension=self.policy.provider_extension(capability),
+            created=agent.created,
+            late=late,
         )
 
     def match_capability(self, capability: Capability) -> tuple[int, Rejection | None]:
@@ -107,25 +118,33 @@ class ProviderMatcher:
                 if capability.name == self.capability:
                     yield record.agent, position, capability
 
-    def sort_key(self, provider: Provider) -> tuple[bool, int, bool, Any, str]:
-        """Return the sort key of a provider by health, tag score and version; an invalid version sorts last."""
+    def sort_key(self, provider: Provider) -> tuple[bool, int, bool, Any, str, bool, int]:
+        """Return the sort key of a provider by health, tag score, version, lateness and time of registration.
+
+        The best provider has the greatest key; an invalid version has a lower one than any version.
+        """
         key = self.policy.version_key(provider.version)
         is_version = key is not None
-        return not provider.degraded, provider.score, is_version, key or (), "" if is_version else provider.version
+        version = (key or (), "") if is_version else ((), provider.version)
+        return not provider.degraded, provider.score, is_version, *version, not provider.late, provider.created
 
 
 def rank(
     view: View,
     matcher: ProviderMatcher,
     missing_requirement: FindMissingRequirement,
+    late_agents: Container[str] = frozenset(),
     max_rejected: int = MAX_REJECTED_SHOWN,
 ) -> RankedProviders:
-    """Rank the providers of a capability: healthy before degraded, then by tag score, version and lowest id."""
+    """Rank the providers of a capability: healthy before degraded, then by tag score and version.
+
+    Of equal providers those in `late_agents` come last, then the one registered last is the first, then the lowest id.
+    """
     providers: list[Provider] = []
     rejected_by_stage: Counter[Stage] = Counter()
     rejected: list[RejectedCandidate] = []
     for agent, position, capability in matcher.candidates(view):
-        found = matcher.match(agent, capability, position, missing_requirement)
+        found = matcher.match(agent, capability, position, missing_requirement, late=agent.id in late_agents)
         if isinstance(found, Provider):
             providers.append(found)
             continue
@@ -135,4 +154,5 @@ def rank(
             rejected.append(RejectedCandidate(*candidate, found.stage, found.reason, position))
     # The sort is stable and candidates are in the order of their ids: among equal providers the lowest id stays first.
     providers.sort(key=matcher.sort_key, reverse=True)
-    return RankedProviders(tuple(providers), rejected_by_stage, tuple(rejected), view.version)
+    lateness = LatenessCheck() if len(providers) > 1 else None
+    return RankedProviders(tuple(providers), rejected_by_stage, tuple(rejected), view.version, lateness)

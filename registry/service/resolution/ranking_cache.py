@@ -1,6 +1,6 @@
 """A cache of ranked providers, shared by all consumers whose dependencies have equal conditions."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from registry.cache.view import View
@@ -26,10 +26,12 @@ class RankingCache:
 
     A required dependency in a cycle, or nested too deep, is never satisfied. Registrations with such dependencies are
     rejected. If the store has such data, the computation terminates with the same result on every replica.
+    `late_agents` are the agents whose heartbeat is late; a ranking that it contradicts is marked as outdated.
     """
 
-    def __init__(self, policies: MatchPolicies) -> None:
+    def __init__(self, policies: MatchPolicies, late_agents: Container[str] = frozenset()) -> None:
         self.policies = policies
+        self._late_agents = late_agents
         self._view: View | None = None
         self._cache: WeightedLru[object, tuple[ProviderMatcher, RankedProviders]] = WeightedLru(_MAX_CACHE_BYTES)
         self._component_of: Mapping[str, int] = {}
@@ -41,7 +43,8 @@ class RankingCache:
     ) -> RankedProviders:
         """Rank the providers of a dependency without the cache, and include rejected candidates."""
         self._use_view(view)
-        return rank(view, ProviderMatcher(dependency, namespace, policy), self._missing_in_current_view, max_rejected)
+        matcher = ProviderMatcher(dependency, namespace, policy)
+        return rank(view, matcher, self._missing_in_current_view, self._late_agents, max_rejected)
 
     def get(
         self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy | None = None
@@ -53,11 +56,11 @@ class RankingCache:
         found = self._cache.get(key)
         if found is None:
             matcher = ProviderMatcher(dependency, namespace, policy)
-        elif view.last_change(dependency.capability) <= found[1].version:
+        elif view.last_change(dependency.capability) <= found[1].version and not found[1].outdated:
             return found[1]
         else:
             matcher = found[0]
-        ranking = rank(view, matcher, self._missing_in_current_view)
+        ranking = rank(view, matcher, self._missing_in_current_view, self._late_agents)
         self._cache.put(key, (matcher, ranking), _estimated_bytes(dependency, ranking))
         return ranking
 

@@ -1,5 +1,6 @@
 """Resolves the dependencies of agents to providers, and caches the result until a relevant capability changes."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Final
@@ -7,14 +8,18 @@ from typing import Final
 from registry.cache.view import Record, View
 from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent, Dependency
-from registry.model.resolution import CachedResolution, Provider, RankedProviders, ResolvedDependency
+from registry.model.resolution import CachedResolution, LatenessCheck, Provider, RankedProviders, ResolvedDependency
 from registry.service.resolution.agent_load_cache import LoadCache
+from registry.service.resolution.late_providers import LateProviders
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.response_format import ResponseFormat
 from registry.service.resolution.strategies import SelectionContext, choose
 
 _MAX_ROUND_ROBIN_CAPABILITIES: Final = 1024
 _NATIVE_RESPONSE_FORMAT: Final = ResponseFormat()
+
+# The lateness checks of the rankings that a resolution was made with, in order.
+Checks = dict[LatenessCheck, None]
 
 
 class DependencyResolver:
@@ -24,25 +29,29 @@ class DependencyResolver:
         self,
         ranking_cache: RankingCache,
         load_cache: LoadCache,
+        late_providers: LateProviders,
         response_formats: Mapping[str, ResponseFormat] | None = None,
     ) -> None:
         self._ranking_cache = ranking_cache
         self._load_cache = load_cache
+        self._late_providers = late_providers
         self._response_formats = response_formats or {}
         self._view: View | None = None
         self._round_robin_positions: dict[str, tuple[int, Mapping[str, int]]] = {}
 
     def resolve(self, view: View, record: Record) -> CachedResolution:
-        """Return the resolved dependencies of an agent at the version of the view, with the cached loads."""
+        """Return the resolved dependencies of an agent at the version of the view, with known loads and lateness."""
         cached = record.resolution
         if cached is not None:
             if cached.agent is not record.agent or (cached.version != view.version and not _is_current(view, cached)):
                 # Another replica may have sent the agent a different resolution in the meantime.
                 cached.sent_digest = ""
-            elif not cached.depends_on_load:
+            elif not cached.depends_on_load and not any(check.outdated for check in cached.lateness_checks):
                 cached.version = view.version
                 return cached
-        return self._cache_resolution(view, record, tuple(self._resolve_dependencies(view, record.agent)), view.version)
+        checks: Checks = {}
+        resolved = tuple(self._resolve_dependencies(view, record.agent, checks))
+        return self._cache_resolution(view, record, resolved, view.version, checks)
 
     def find_current(self, view: View, record: Record) -> CachedResolution | None:
         """Return the cached resolution of an agent if it is valid, None if the dependencies must be resolved again.
@@ -56,6 +65,11 @@ class DependencyResolver:
             if not _is_current(view, cached):
                 return None
             cached.version = view.version
+        if cached.lateness_checks:
+            now = time.monotonic()
+            for check in cached.lateness_checks:
+                if check.outdated or check.valid_until <= now:
+                    return None
         return cached
 
     def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
@@ -71,24 +85,32 @@ class DependencyResolver:
         agent, version = record.agent, view.version
         if cached is not None and cached.agent is agent and (cached.version == version or _is_current(view, cached)):
             return self.resolve(view, record)
-        prepare = self._response_format(agent).prepare(view, agent)
-        steps = cooperative(chain(self._resolve_dependencies(view, agent), prepare))
+        prepare, checks = self._response_format(agent).prepare(view, agent), Checks()
+        steps = cooperative(chain(self._resolve_dependencies(view, agent, checks), prepare))
         dependencies = [step async for step in steps if isinstance(step, ResolvedDependency)]
         if record.agent is not agent or record.resolution is not cached:
             # During this call the agent changed, or another call resolved its dependencies.
             return self.resolve(view, record)
         if cached is not None:
             cached.sent_digest = ""
-        return self._cache_resolution(view, record, tuple(dependencies), version)
+        return self._cache_resolution(view, record, tuple(dependencies), version, checks)
 
     async def resolve_current(self, view: View, record: Record) -> CachedResolution:
-        """Resolve an agent's dependencies, with current loads if a strategy uses them. Raises StoreUnavailable."""
+        """Resolve an agent's dependencies with the current loads and late heartbeats of their providers.
+
+        Raises StoreUnavailable.
+        """
         resolution = await self.resolve_async(view, record)
-        if not resolution.depends_on_load:
+        if not resolution.depends_on_load and not resolution.lateness_checks:
             return resolution
-        for _, dependency in record.agent.indexed.dependencies_by_function:
+        agent = record.agent
+        dependencies = agent.indexed.dependencies_by_function
+        rankings = [self.ranking(view, agent, each) async for _, each in cooperative(dependencies)]
+        rankings += self._response_format(agent).rankings(view, agent)
+        await self._late_providers.refresh(view, rankings)
+        for _, dependency in agent.indexed.dependencies_by_function if resolution.depends_on_load else ():
             if dependency.strategy == "least_loaded":
-                await self._load_cache.refresh(self.ranking(view, record.agent, dependency).providers)
+                await self._load_cache.refresh(self.ranking(view, agent, dependency).providers)
         return self.resolve(view, record)
 
     def ranking(self, view: View, agent: Agent, dependency: Dependency) -> RankedProviders:
@@ -124,14 +146,21 @@ class DependencyResolver:
         )
         return ranking, choose(ranking.providers, strategy, context)
 
-    def _resolve_dependencies(self, view: View, agent: Agent) -> Iterator[ResolvedDependency]:
-        """Yield each dependency of an agent with its chosen provider."""
+    def _resolve_dependencies(self, view: View, agent: Agent, checks: Checks) -> Iterator[ResolvedDependency]:
+        """Yield each dependency of an agent with its chosen provider; add the lateness checks of its ranking."""
         for function, dependency in agent.indexed.dependencies_by_function:
             ranking, provider = self.choose_provider(view, agent, function, dependency)
+            if ranking.lateness is not None:
+                checks[ranking.lateness] = None
             yield ResolvedDependency(function, dependency, provider, ranking.reason if provider is None else None)
 
     def _cache_resolution(
-        self, view: View, record: Record, resolved: tuple[ResolvedDependency, ...], version: int
+        self,
+        view: View,
+        record: Record,
+        resolved: tuple[ResolvedDependency, ...],
+        version: int,
+        checks: Checks,
     ) -> CachedResolution:
         """Cache the resolution of an agent with its encoded response fields, which are reused if nothing changed."""
         agent, previous = record.agent, record.resolution
@@ -148,9 +177,12 @@ class DependencyResolver:
             digest, fields = previous.digest, previous.encoded_fields
         else:
             digest, fields = response_format.encode(view, agent, resolved)
+        for ranking in response_format.rankings(view, agent):
+            if ranking.lateness is not None:
+                checks[ranking.lateness] = None
         sent_digest = "" if previous is None else previous.sent_digest
         resolution = record.resolution = CachedResolution(
-            agent, version, depends_on_load, lookup_keys, resolved, digest, fields, sent_digest
+            agent, version, depends_on_load, lookup_keys, resolved, digest, fields, tuple(checks), sent_digest
         )
         return resolution
 

@@ -7,7 +7,7 @@ import orjson
 
 from registry.cache.view import View
 from registry.model.agent import Agent, LookupKey
-from registry.model.resolution import ResolvedDependency
+from registry.model.resolution import RankedProviders, ResolvedDependency
 
 
 class ResponseFormat:
@@ -18,6 +18,10 @@ class ResponseFormat:
 
     def prepare(self, _view: View, _agent: Agent) -> Iterator[object]:
         """Run the slow lookups of `encode` one by one, and cache their results."""
+        return iter(())
+
+    def rankings(self, _view: View, _agent: Agent) -> Iterator[RankedProviders]:
+        """Return the rankings that `encode` uses in addition to those of the dependencies."""
         return iter(())
 
     def lookup_keys(self, _agent: Agent) -> tuple[LookupKey, ...]:

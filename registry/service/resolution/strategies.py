@@ -35,15 +35,17 @@ class SelectionContext:
 def choose(providers: Sequence[Provider], strategy: Strategy, context: SelectionContext) -> Provider | None:
     """Return the provider that a strategy chooses from a ranking, None if the ranking is empty.
 
-    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best.
+    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best, and
+    only among those without a late heartbeat if there are any.
     """
     if not providers or strategy == "best":
         return providers[0] if providers else None
     best = providers[0]
     if strategy == "local":
         near = (each for each in providers if each.zone is not None and each.zone == context.zone)
-        return next((each for each in near if each.degraded == best.degraded), best)
+        return next((each for each in near if (each.degraded, each.late) <= (best.degraded, best.late)), best)
     alike = list(takewhile(lambda each: (each.degraded, each.score) == (best.degraded, best.score), providers))
+    alike = [each for each in alike if not each.late] or alike
     if strategy == "round_robin":
         alike.sort(key=lambda each: (each.agent_id, each.position))
         return alike[context.round_robin_index % len(alike)]

@@ -307,8 +307,8 @@ async def test_an_invalid_constraint_is_rejected_by_field(client: httpx2.AsyncCl
 
 async def test_each_candidate_is_shown_with_the_stage_that_rejected_it(client: httpx2.AsyncClient) -> None:
     """First the chosen one, then those that also satisfy the dependency, then the others."""
-    await register_date_service(client, "date-1")
     await register_date_service(client, "date-2")
+    await register_date_service(client, "date-1")
     await register_tools(client, "old", {**DATE, "version": "0.9.0"})
     await register_tools(client, "test", {**DATE, "tags": ["test"]})
     await register_tools(client, "far", DATE, namespace="far")
@@ -420,10 +420,10 @@ async def test_resolutions_by_alternating_replicas_are_stored_in_order(redis_url
 
 async def test_dependents_are_the_consumers_of_a_provider(client: httpx2.AsyncClient) -> None:
     """Each row has the number of alternative providers."""
-    await register_date_service(client, "date-1")
-    await register_tools(client, "me", GREET)
-    first = (await client.get("/agents/date-1/dependents")).json()
     await register_date_service(client, "date-2")
+    await register_tools(client, "me", GREET)
+    first = (await client.get("/agents/date-2/dependents")).json()
+    await register_date_service(client, "date-1")
 
     second = (await client.get("/agents/date-1/dependents")).json()
     third = (await client.get("/agents/date-2/dependents")).json()
@@ -536,6 +536,46 @@ async def test_each_strategy_selects_by_its_rule(client: httpx2.AsyncClient) -> 
     assert {await select(strategy="weighted") for _ in range(50)} == {"a", "b", "c"}
 
 
+async def test_excluded_agents_are_not_selected(client: httpx2.AsyncClient) -> None:
+    """A caller excludes a provider that has just failed; without another one the reason says so."""
+    for agent_id in ("c", "b", "a"):
+        await register_date_service(client, agent_id)
+
+    assert await selected(client, capability="date_service") == "a"
+    assert await selected(client, capability="date_service", exclude=["a"]) == "b"
+    assert await selected(client, capability="date_service", exclude=["a", "b", "unknown"]) == "c"
+    response = await client.get("/select?capability=date_service&strategy=round_robin&exclude=a,b&exclude=c")
+    assert expect_error(response, 404, "no_provider")["reason"] == "the call excludes all 3 agents that qualify"
+    ids = [f"a{number}" for number in range(101)]
+    by_path = await client.get("/select", params={"capability": "date_service", "exclude": ",".join(ids)})
+    assert error_fields(expect_error(by_path, 400, "malformed_request")) == ["exclude"]
+    by_tool = await client.post("/mcp/tools/select_agent", json={"capability": "date_service", "exclude": ids})
+    assert error_fields(expect_error(by_tool, 422, "validation_failed")) == ["exclude"]
+
+
+async def test_a_provider_with_a_late_heartbeat_comes_last(redis_url: str) -> None:
+    """On every replica, for calls and for dependencies, although its status and the change log are unchanged."""
+    fields = {"capabilities": ["date_service"], "health_interval": 0.5}
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
+        await register_tools(one, "me", {**GREET, "dependencies": ["date_service"]})
+        for agent_id in ("old", "new"):
+            await register(one, agent_id, **fields)
+            await send_heartbeat(one, agent_id)
+
+        async def all_choose(expected: str) -> bool:
+            await send_heartbeat(one, "new" if expected == "new" else "old")
+            chosen = [await selected(each, capability="date_service") for each in (one, two)]
+            for each in (one, two):
+                resolved = (await heartbeat(each))["dependencies_resolved"]
+                chosen.append(resolved["greet"]["date_service"]["agent_id"])
+            return chosen == [expected] * 4
+
+        version = (await get_agent(one, "new"))["resource_version"]
+        await async_wait_until(lambda: all_choose("old"), description="the living one is preferred", timeout=60)
+        await async_wait_until(lambda: all_choose("new"), description="the returned one is chosen", timeout=60)
+        assert (await get_agent(two, "new"))["resource_version"] == version
+
+
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["capability"]),
     ({"capability": ""}, ["capability"]),
@@ -587,11 +627,11 @@ async def test_replicas_return_the_same_resolutions_after_writes_of_each_other(r
             {**GREET, "function_name": "hail", "dependencies": [{"capability": "date_service", "strategy": "random"}]},
         )
         assert (await heartbeat(two))["dependencies_resolved"]["greet"]["date_service"] is None
-        for number in range(5):
+        for number in reversed(range(5)):
             await register_date_service(one if number % 2 else two, f"date-{number}")
         # A fresh read waits until this replica has read the writes of the others.
         for client in (one, two):
-            await get_agent(client, "date-4")
+            await get_agent(client, "date-0")
 
         first, second = await heartbeat(one), await heartbeat(two)
         shown = [(await client.get("/agents/me/dependencies")).json() for client in (one, two)]

@@ -1,5 +1,6 @@
 """The health report of one agent."""
 
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,7 @@ class FakeDiscovery:
         return self._snapshot
 
 
+RETENTION = timedelta(hours=1)
 HEALTH: list[tuple[Status, int | None, dict[str, Any], int | None, int]] = [
     ("pending", None, {}, None, 30_000),
     ("pending", None, {"health_interval": 7.5}, None, 7_500),
@@ -40,7 +42,7 @@ async def test_health_uses_the_clock_of_redis(
     record = Record(an_agent("a", status=status, **fields), heartbeat, 0.0)
     discovery = FakeDiscovery(AgentSnapshot(record, 100_000, None))
 
-    health = await AgentHealthService(cast(Discovery, discovery)).health("a")
+    health = await AgentHealthService(cast(Discovery, discovery), RETENTION).health("a")
 
     assert (health.agent.status, health.last_heartbeat, health.elapsed_ms, health.next_heartbeat) == (
         status,
@@ -49,3 +51,25 @@ async def test_health_uses_the_clock_of_redis(
         expected,
     )
     assert health.message
+
+
+MESSAGES: list[tuple[Status, int | None, str]] = [
+    ("pending", None, "Registered; no heartbeat received yet"),
+    ("healthy", 55_000, "Heartbeats arrive on time"),
+    ("healthy", 54_999, "Heartbeat late; equal providers come first"),
+    ("degraded", 30_000, "Heartbeat overdue; the next heartbeat makes it healthy again"),
+    ("expired", 1_000, "Expired; removed after 1h unless a heartbeat makes it healthy again"),
+]
+
+
+@pytest.mark.parametrize(("status", "heartbeat", "message"), MESSAGES)
+async def test_the_message_states_a_late_heartbeat_and_the_retention(
+    status: Status, heartbeat: int | None, message: str
+) -> None:
+    """A healthy agent is late after one and a half of its 30 s; an agent that has just expired remains for an hour."""
+    record = Record(an_agent("a", status=status, health_interval=30), heartbeat, 0.0)
+    discovery = FakeDiscovery(AgentSnapshot(record, 100_000, None))
+
+    health = await AgentHealthService(cast(Discovery, discovery), RETENTION).health("a")
+
+    assert health.message == message

@@ -59,6 +59,18 @@ def test_a_candidate_is_rejected_at_its_stage(dependency: Dependency, agent: Age
 
 ORDER_ROWS: list[tuple[str, Dependency, list[Agent], list[str]]] = [
     ("lowest id", ANY, [provider_agent("b"), provider_agent("a")], ["a", "b"]),
+    (
+        "the last registration before the lower id",
+        ANY,
+        [provider_agent("a", created=1), provider_agent("b", created=2), provider_agent("c", created=1)],
+        ["b", "a", "c"],
+    ),
+    (
+        "version before the last registration",
+        ANY,
+        [provider_agent("a", created=1, version="1.1.0"), provider_agent("b", created=2)],
+        ["a", "b"],
+    ),
     ("highest version", ANY, [provider_agent("a", version="1.9.0"), provider_agent("b", version="1.10.0")], ["b", "a"]),
     (
         "a pre-release is below",
@@ -98,9 +110,23 @@ ORDER_ROWS: list[tuple[str, Dependency, list[Agent], list[str]]] = [
     ("dependency", "agents", "order"), [row[1:] for row in ORDER_ROWS], ids=[r[0] for r in ORDER_ROWS]
 )
 def test_providers_are_sorted_best_first(dependency: Dependency, agents: list[Agent], order: list[str]) -> None:
-    """Health, tags, version and id decide, in this order."""
+    """Health, tags, version, time of registration and id decide, in this order."""
     assert best(dependency, *agents) == order
     assert best(dependency, *reversed(agents)) == order
+
+
+def test_late_providers_come_after_equal_ones() -> None:
+    """Before the time of registration, after the version; a degraded provider is not equal to a healthy one."""
+    agents = [
+        provider_agent("a", created=1),
+        provider_agent("late", created=2),
+        provider_agent("newer", version="1.1.0"),
+        provider_agent("z", "degraded"),
+    ]
+
+    ranking = rank(view_of(*agents), ProviderMatcher(ANY, "default"), no_missing_requirement, {"late", "newer"})
+
+    assert [each.agent_id for each in ranking.providers] == ["newer", "a", "late", "z"]
 
 
 def test_two_tools_of_one_agent_are_two_candidates() -> None:

@@ -11,10 +11,16 @@ from registry.service.resolution.strategies import SelectionContext, choose
 
 
 def a_provider(
-    agent_id: str, *, degraded: bool = False, score: int = 0, weight: float = 1.0, zone: str | None = None
+    agent_id: str,
+    *,
+    degraded: bool = False,
+    score: int = 0,
+    weight: float = 1.0,
+    zone: str | None = None,
+    late: bool = False,
 ) -> Provider:
     """Return a provider."""
-    return Provider(agent_id, f"http://{agent_id}", "tool", "1.0.0", degraded, score, weight, zone, 0)
+    return Provider(agent_id, f"http://{agent_id}", "tool", "1.0.0", degraded, score, weight, zone, 0, late=late)
 
 
 THREE = [a_provider("a"), a_provider("b"), a_provider("c")]
@@ -45,6 +51,20 @@ def test_a_degraded_provider_is_never_chosen_before_a_healthy_one(strategy: Stra
             seed=str(number), key=str(number), round_robin_index=number, zone="z", loads={"b": 0.0}
         )
         assert chosen_id(strategy, context, providers) == "a"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_late_provider_is_chosen_only_if_all_are_late(strategy: Strategy) -> None:
+    """Weight, zone and load do not change this."""
+    providers = [a_provider("a"), a_provider("b", late=True, weight=1000, zone="z")]
+    only_late = [a_provider("c", late=True, zone="z"), a_provider("d", late=True)]
+
+    for number in range(50):
+        context = SelectionContext(
+            seed=str(number), key=str(number), round_robin_index=number, zone="z", loads={"b": 0.0}
+        )
+        assert chosen_id(strategy, context, providers) == "a"
+        assert chosen_id(strategy, context, only_late) in "cd"
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("best", "local")])
