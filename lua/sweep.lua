@@ -42,6 +42,8 @@
 --@include count_required_edges
 --@include append_change
 --@include record_probe
+--@include outage_deadline
+--@include has_recovered
 local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, epoch, self_preservation, counters, required_edges = unpack(KEYS)
 local leader_epoch, log_length, seen_version, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
 local fixed, count = 12, #KEYS - 12
@@ -56,16 +58,6 @@ window, max_share = tonumber(window), tonumber(max_share)
 min_agents, max_duration = tonumber(min_agents), tonumber(max_duration)
 local now = now_ms()
 
--- Returns the new deadline of an agent that missed heartbeats because of an outage; nil if it has sent a heartbeat or
--- its timeout has passed since the outage, or if it is expired already.
-local function outage_deadline(agent, heartbeat)
-  local ended = tonumber(string.match(redis.call('GET', outage) or '', '^%d+'))
-  if not ended or agent.status == 'expired' or heartbeat and tonumber(heartbeat) >= ended then
-    return nil
-  end
-  return ended + agent.timeout > now and to_decimal(ended + agent.timeout) or nil
-end
-
 -- Returns the outcome for one agent (not_due, orphaned, bad_record, grace_granted, due) with its hash and deadlines.
 local function classify(key, id)
   local found = { outcome = 'due', deadline = tonumber(redis.call('ZSCORE', deadlines, id)) }
@@ -79,16 +71,20 @@ local function classify(key, id)
   elseif not is_valid_agent(found.agent) then
     found.outcome = 'bad_record'
   else
-    found.grace_deadline = outage_deadline(found.agent, redis.call('ZSCORE', heartbeats, id))
+    found.grace_deadline = outage_deadline(outage, now, found.agent, redis.call('ZSCORE', heartbeats, id))
     found.outcome = found.grace_deadline and 'grace_granted' or 'due'
   end
   return found
 end
 
+local function exceeds_share(overdue, healthy)
+  return overdue >= min_agents and overdue * 100 > max_share * healthy
+end
+
 -- Starts or ends self-preservation; returns whether it is active. newly_overdue: healthy agents that would be degraded
--- now. `heartbeats` has all agents that ever sent one; those in `unhealthy_since` are not healthy. After a period the
--- next one can start only when the share was below the limit for a whole window.
-local function update_self_preservation(newly_overdue)
+-- now; others: agents past their deadline that are not healthy. `heartbeats` has all agents that ever sent one. After a
+-- period the next one can start only when the share was below the limit for a whole window.
+local function update_self_preservation(newly_overdue, others)
   local until_ms, ended, below_since = unpack(redis.call('HMGET', self_preservation, 'until', 'ended', 'below_since'))
   if until_ms and not ended then
     if until_ms - now > max_duration then
@@ -96,7 +92,11 @@ local function update_self_preservation(newly_overdue)
       redis.call('HSET', self_preservation, 'until', until_ms)
     end
     if tonumber(until_ms) > now then
-      return true
+      if not has_recovered(heartbeats, deadlines, unhealthy_since, self_preservation, now, window, others, exceeds_share) then
+        return true
+      end
+      until_ms = to_decimal(now)
+      redis.call('HSET', self_preservation, 'until', until_ms)
     end
     ended = until_ms
     redis.call('HSET', self_preservation, 'ended', until_ms)
@@ -104,7 +104,7 @@ local function update_self_preservation(newly_overdue)
   local before_window = redis.call('ZCOUNT', unhealthy_since, '-inf', to_decimal(now - window))
   local overdue = redis.call('ZCARD', unhealthy_since) - before_window + newly_overdue
   local healthy = redis.call('ZCARD', heartbeats) - before_window
-  local exceeded = overdue >= min_agents and overdue * 100 > max_share * healthy
+  local exceeded = exceeds_share(overdue, healthy)
   if exceeded and not ended then
     redis.call(
       'HSET', self_preservation, 'since', to_decimal(now), 'until', to_decimal(now + max_duration),
@@ -172,17 +172,20 @@ local function apply(key, id, classified)
 end
 
 record_probe(last_probe, outage, clock_rollback, now)
-local classified, newly_overdue, seen_ids = {}, 0, {}
+local classified, newly_overdue, others, seen_ids = {}, 0, 0, {}
 for i = 1, count do
   local id = ARGV[8 + i]
   -- A repeated id is classified only after its first occurrence was applied.
   classified[i] = not seen_ids[id] and classify(KEYS[fixed + i], id)
   seen_ids[id] = true
-  if classified[i] and classified[i].outcome == 'due' and classified[i].agent.status == 'healthy' then
+  local outcome = classified[i] and classified[i].outcome or 'not_due'
+  if outcome == 'due' and classified[i].agent.status == 'healthy' then
     newly_overdue = newly_overdue + 1
+  elseif outcome ~= 'not_due' then
+    others = others + 1
   end
 end
-if update_self_preservation(newly_overdue) then
+if update_self_preservation(newly_overdue, others) then
   return { 'suspended' }
 end
 local total = { degraded = 0, expired = 0, removed = 0, not_due = 0, orphaned = 0, bad_record = 0, grace_granted = 0 }

@@ -30,6 +30,7 @@ from registry.errors import RegistryError, StoreUnavailable
 from registry.http_server import Listener
 from registry.model.agent import use_spec_type
 from registry.service.discovery.discovery_service import Discovery
+from registry.service.discovery.overdue_agents import OverdueAgents
 from registry.service.health_report import StatusService, starting_health
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
@@ -176,7 +177,8 @@ def _build_services(
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
     formats = {FORMAT_NAME: McpMeshResponseFormat(llm_tools)}
     resolutions = DependencyResolver(rankings, loads, late_providers, formats)
-    discovery = Discovery(reflector, store.agents, MeshListRows(resolutions, rankings, llm_tools))
+    rows = MeshListRows(resolutions, rankings, llm_tools)
+    discovery = Discovery(reflector, store.agents, rows, OverdueAgents(store.agents, last_probe))
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(
         store.agents,

@@ -25,7 +25,8 @@ class Record(msgspec.Struct, eq=False, gc=False):
     """One agent and its JSON, which is cached until the agent changes.
 
     `heartbeat` is the latest known heartbeat in Redis-server milliseconds, `heartbeat_read_at` when it was read, in
-    seconds of this replica's monotonic clock. `resolution` is written by the dependency resolver alone. The garbage
+    seconds of this replica's monotonic clock. `overdue_since` is set while self-preservation keeps an overdue agent,
+    and reset by its next heartbeat or change. `resolution` is written by the dependency resolver alone. The garbage
     collector, which would walk all agents, does not track records: none may be part of a reference cycle.
     """
 
@@ -33,12 +34,14 @@ class Record(msgspec.Struct, eq=False, gc=False):
     heartbeat: int | None
     heartbeat_read_at: float
     resolution: CachedResolution | None = None
+    overdue_since: int | None = None
     _json_head: bytes | None = None
     _json: bytes | None = None
 
     def replace_agent(self, agent: Agent) -> None:
         """Replace the agent of this record by its state after a change."""
         self.agent = agent
+        self.overdue_since = None
         self._json_head = self._json = None
 
     def update_heartbeat(self, heartbeat: int | None, read_at: float) -> None:
@@ -46,6 +49,13 @@ class Record(msgspec.Struct, eq=False, gc=False):
         self.heartbeat_read_at = read_at
         if heartbeat is not None and (self.heartbeat is None or heartbeat > self.heartbeat):
             self.heartbeat = heartbeat
+            self.overdue_since = None
+            self._json = None
+
+    def set_overdue_since(self, overdue_since: int | None) -> None:
+        """Set since when the agent is overdue, in Redis-server milliseconds, or None."""
+        if overdue_since != self.overdue_since:
+            self.overdue_since = overdue_since
             self._json = None
 
     def clamp_heartbeat(self, now: int, replacement: int) -> None:
@@ -65,7 +75,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
         if self._json is None:
             if self._json_head is None:
                 self._json_head = encode_agent_head(self.agent)
-            self._json = self._json_head + encode_agent_tail(self.heartbeat)
+            self._json = self._json_head + encode_agent_tail(self.heartbeat, self.overdue_since)
         return self._json
 
 

@@ -241,6 +241,15 @@ class Agents:
         """Return the agents with a heartbeat since a time of the Redis server; None stands for five seconds ago."""
         return self._recent_heartbeats_batcher.submit(since)
 
+    async def overdue_since(self, agent_ids: Sequence[str]) -> list[int | None]:
+        """Return the deadline of each agent in ms if it has passed, None if not, in the order of the arguments."""
+        key = self._keys.shared["deadlines"]
+        commands: list[Command] = [("ZMSCORE", key, *part) for part in chunks(agent_ids, _MAX_IDS_PER_READ)]
+        time, *replies = await self._read_pipeline.execute([("TIME",), *commands])
+        now = server_time_ms(raise_for_error(time))
+        scores = (score for reply in replies for score in raise_for_error(reply))
+        return [None if score is None or int(score) > now else int(score) for score in scores]
+
     async def close(self) -> None:
         """Wait until every accepted write and read has its result."""
         for batcher in (

@@ -243,6 +243,7 @@ def stays(
     return row(description, "a", before={**OVERDUE, **before}, reply=SUSPENDED, after=after, minimum=minimum)
 
 
+BELOW_SHARE: dict[str, Expected | None] = {"self_preservation/below_since": MsAfterCall()}
 ALL = [f"n{number}" for number in range(20)]
 ALL_OVERDUE = {
     name: cell
@@ -310,13 +311,14 @@ SELF_PRESERVATION = [
         reply={"grace_granted": 20},
         after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/grace_granted": "20"},
     ),
-    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **other_agents(50)}),
+    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **other_agents(50)}, BELOW_SHARE),
     *(
         row(
             f"during self-preservation no {status} agent is changed",
             "a",
             before={**active(-1000, 599_000), **an_agent("a", status, heartbeat_at=-900_000, deadline_at=-500)},
             reply=SUSPENDED,
+            after=BELOW_SHARE,
         )
         for status in ("degraded", "expired", "pending")
     ),
@@ -325,11 +327,63 @@ SELF_PRESERVATION = [
         "a",
         before={**active(-1000, 599_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
         reply=SUSPENDED,
+        after=BELOW_SHARE,
+    ),
+    row(
+        "self-preservation continues while the overdue agents are above the share",
+        *ALL,
+        before={**active(-90_000, 510_000, below=-70_000), **ALL_OVERDUE, **other_agents(15)},
+        reply=SUSPENDED,
+        after={"self_preservation/below_since": None},
+    ),
+    row(
+        "the overdue agents that no sweep has read yet count too",
+        before={**active(-90_000, 510_000), **ALL_OVERDUE, **other_agents(15)},
+        reply=SUSPENDED,
+    ),
+    row(
+        "agents that were not healthy before do not keep it active",
+        *ALL,
+        before={
+            **active(-90_000, 510_000),
+            **other_agents(15),
+            **{
+                name: cell
+                for each in ALL
+                for name, cell in an_agent(each, "expired", heartbeat_at=-900_000, deadline_at=-500).items()
+            },
+        },
+        reply=SUSPENDED,
+        after=BELOW_SHARE,
+    ),
+    stays(
+        "nearly a window after its cause is gone it is active",
+        {**active(-90_000, 510_000, below=-55_000), **other_agents(50)},
+    ),
+    stays(
+        "a clock rollback does not shorten the window after its cause is gone",
+        {**active(-90_000, 510_000, below=3_600_000), **other_agents(50)},
+        BELOW_SHARE,
+    ),
+    degrades(
+        "a window after its cause is gone it ends by itself, and the next one may start at once",
+        {**active(-90_000, 510_000, below=-60_000), **other_agents(50)},
+        dict.fromkeys(active(0, 0, below=0)),
+    ),
+    stays(
+        "agents that were degraded before it started keep it active until they return or unregister",
+        {**active(-20_000, 580_000, below=-60_000), **other_agents(8, 10)},
+        {"self_preservation/below_since": None},
+    ),
+    stays(
+        "agents that were degraded long before do not",
+        {**active(-10, 599_990), **other_agents(50, 0, 60)},
+        BELOW_SHARE,
     ),
     stays(
         "a clock rollback does not extend self-preservation",
         active(3_600_000, 4_200_000),
-        {"self_preservation/until": MsAfterCall(DURATION)},
+        {"self_preservation/until": MsAfterCall(DURATION), **BELOW_SHARE},
     ),
     degrades(
         "at the end of its duration agents degrade",

@@ -88,6 +88,7 @@ class Agent(TypedDict):
     updated_at: str
     resource_version: str
     last_heartbeat: str | None
+    overdue_since: NotRequired[str]
     health_interval: NotRequired[float]
     timeout_threshold: NotRequired[float]
     eviction_threshold: NotRequired[float]

@@ -99,6 +99,7 @@ def _liveness_fields(document: Mapping[str, Any], health: "AgentHealth") -> dict
     return {
         "Status": f"{format_status(document)} ({health['message']})",
         "Heartbeat": heartbeat,
+        **({"Overdue since": document["overdue_since"]} if "overdue_since" in document else {}),
         "Thresholds": f"degraded after {degraded:g} s, expired after {expired:g} s",
         "Registered": document["created_at"],
         "Changed": document["updated_at"],

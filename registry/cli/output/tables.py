@@ -190,7 +190,13 @@ def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False)
 
 def agent_rows(agents: Iterable[Row], now: str) -> Iterator[Row]:
     """Yield the table rows of agents, with ages relative to `now`, a time of the registry's clock."""
-    return ({**agent, "state": format_status(agent), "now": now} for agent in agents)
+    return ({**agent, "state": f"{format_status(agent)}{_overdue(agent, now)}", "now": now} for agent in agents)
+
+
+def _overdue(agent: Row, now: str) -> str:
+    """Return how long an agent has been overdue that self-preservation keeps; empty for other agents."""
+    overdue = age(agent.get("overdue_since"), now)
+    return "" if overdue is None else f",overdue {overdue}"
 
 
 def event_row(event: Mapping[str, Any]) -> Row:

@@ -13,7 +13,7 @@ from registry.compat.mcpmesh.a2a import FLAGS
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.registration_response import mcpmesh_status, strip_mcp_path
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.encoding.agent_json import agent_document, rfc3339
+from registry.model.encoding.agent_json import agent_document, encode_overdue_since, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
 from registry.service.discovery.list_rows import RowFormat
 from registry.service.resolution.provider_ranking import ProviderMatcher
@@ -54,7 +54,8 @@ class MeshListRows(RowFormat):
         resolution = self._resolver.resolve(view, record)
         self._ensure_rendered(view, record, resolution)
         heartbeat = b"null" if record.heartbeat is None else b'"%s"' % rfc3339(record.heartbeat).encode()
-        return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, heartbeat, heartbeat)
+        overdue = encode_overdue_since(record.overdue_since)
+        return b'%s,"last_heartbeat":%s,"last_seen":%s%s}' % (resolution.list_row, heartbeat, heartbeat, overdue)
 
     async def prepare(self, view: View, record: Record) -> None:
         """Resolve the dependencies of an agent and render the part of its list row that depends on them."""

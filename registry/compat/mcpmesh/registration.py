@@ -90,7 +90,7 @@ _DROPPED_FIELDS: Final = frozenset(
         *("agent_id", "tools", "description", "status", "timestamp", "metadata", "endpoint", "capabilities"),
         *("dependencies", "labels", "draining", "last_heartbeat", "created_at", "updated_at", "resource_version"),
         *("health_interval", "timeout_threshold", "eviction_threshold", "security_context", "annotations"),
-        "registration_format",
+        *("registration_format", "overdue_since"),
     }
 )
 

@@ -51,6 +51,12 @@ def encode_agent_head(agent: Agent) -> bytes:
     return orjson.dumps(agent_document(agent))[:-1] + b',"last_heartbeat":'
 
 
-def encode_agent_tail(heartbeat: int | None) -> bytes:
-    """Return the rest of an agent's JSON: the value of `last_heartbeat`, null before the first heartbeat."""
-    return b"null}" if heartbeat is None else b'"%s"}' % rfc3339(heartbeat).encode()
+def encode_agent_tail(heartbeat: int | None, overdue_since: int | None = None) -> bytes:
+    """Return the rest of an agent's JSON: `last_heartbeat`, null before the first heartbeat, and `overdue_since`."""
+    tail = b"null" if heartbeat is None else b'"%s"' % rfc3339(heartbeat).encode()
+    return tail + encode_overdue_since(overdue_since) + b"}"
+
+
+def encode_overdue_since(overdue_since: int | None) -> bytes:
+    """Return the field `overdue_since` with a leading comma; empty for an agent that is not overdue."""
+    return b"" if overdue_since is None else b',"overdue_since":"%s"' % rfc3339(overdue_since).encode()

@@ -108,8 +108,10 @@ _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry owns these fields, so that values in a registration are ignored. The id is stored under one name, and the
 # preconditions are those of one call.
 _UNSTORED_FIELDS = frozenset(
-    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining", "exclusive"}
-    | {"registration_format"}
+    {
+        *("agent_id", "status", "last_heartbeat", "overdue_since", "created_at", "updated_at", "resource_version"),
+        *("draining", "exclusive", "registration_format"),
+    }
 )
 
 

@@ -12,6 +12,7 @@ from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.last_heartbeats import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
 from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, RowFormat
+from registry.service.discovery.overdue_agents import OverdueAgents
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, SortKey, render_row
 from registry.service.discovery.query_match import CapabilityQueryMatcher
 from registry.store.agents import Agents
@@ -111,12 +112,15 @@ class AgentSnapshot:
 class Discovery:
     """Runs queries for agents and capabilities on the cache of this replica."""
 
-    def __init__(self, reflector: Reflector, agents: Agents, rows: RowFormat | None = None) -> None:
+    def __init__(
+        self, reflector: Reflector, agents: Agents, rows: RowFormat | None = None, overdue: OverdueAgents | None = None
+    ) -> None:
         self._reflector = reflector
         self._agents = agents
         self._rows = rows or RowFormat()
         self._query_cache = QueryCache(self._rows)
         self._heartbeats = HeartbeatRefresher(agents)
+        self._overdue = OverdueAgents(agents, lambda: None) if overdue is None else overdue
 
     async def agents(
         self,
@@ -169,6 +173,7 @@ class Discovery:
         finally:
             heartbeats_read.cancel()
         record.update_heartbeat(heartbeats.times[0], time.monotonic())
+        await self._overdue.mark((record,))
         return AgentSnapshot(record, heartbeats.now, staleness)
 
     async def capabilities(self, query: CapabilityQuery, freshness: Freshness = LATEST) -> CapabilityList:
@@ -208,7 +213,9 @@ class Discovery:
     async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
         """Read outdated last heartbeats of the listed agents again, and return the updated query result."""
         if not _has_recent_heartbeats(cached):
-            await self._heartbeats.refresh(cached.view, self._page_rows(cached, page)[0])
+            records = self._page_rows(cached, page)[0]
+            await self._heartbeats.refresh(cached.view, records)
+            await self._overdue.mark(records)
             cached = self._update(cached)
             # Another read of the same list may have rendered it in the meantime.
             if page is None and not _has_recent_heartbeats(cached):

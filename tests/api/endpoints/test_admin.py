@@ -3,13 +3,14 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import httpx2
 import pytest
 import redis
 
 from registry.config.value_types import Secret
-from tests.support.http_calls import a_registration, expect_error, expect_success, send_heartbeat
+from tests.support.http_calls import a_registration, expect_error, expect_success, get_agent, send_heartbeat
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.server_time import clear_outage, make_overdue
@@ -121,6 +122,32 @@ async def test_self_preservation_ends_after_its_duration(redis_url: str, redis_c
         await async_wait_until(lambda: _all_degraded(client, 30), description="all overdue agents are degraded")
         await async_wait_until(lambda: _metric_equals(client, ACTIVE, 0), description="the end is reported")
         assert await _read_metric(client, "mcp_registry_self_preservation_activations_total") == 1
+
+
+async def test_self_preservation_ends_with_its_cause(redis_url: str, redis_client: redis.Redis) -> None:
+    """Lists show the overdue agents; when they have unregistered or returned for a window, others are degraded again.
+
+    After the agents had unregistered, one that died later stayed healthy for the rest of ten minutes.
+    """
+    clear_outage(redis_client)
+    fields: dict[str, Any] = {"agent_timeout": timedelta(seconds=3), "self_preservation_min_agents": 2}
+    async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL, **fields) as client:
+        make_overdue(redis_client, *await register_with_one_heartbeat(client, 4))
+        await async_wait_until(lambda: _is_active(client), description="self-preservation is reported")
+        await async_wait_until(lambda: _overdue_agents_are_shown(client), description="shown in lists")
+        last = [agent for agent in (await client.get("/agents")).json()["agents"] if agent["status"] == "healthy"][-1]
+        assert (await get_agent(client, last["id"]))["overdue_since"] == last["overdue_since"]
+
+        await asyncio.gather(*(client.delete(f"/agents/n{n}") for n in range(4) if f"n{n}" != last["id"]))
+
+        await async_wait_until(lambda: _metric_equals(client, ACTIVE, 0), description="it has ended")
+        await async_wait_until(lambda: _all_degraded(client, 1), description="the last is degraded")
+        assert "overdue_since" not in await get_agent(client, last["id"])
+
+
+async def _overdue_agents_are_shown(client: httpx2.AsyncClient) -> bool:
+    agents = (await client.get("/agents", params={"status": "healthy"})).json()["agents"]
+    return bool(agents) and all("overdue_since" in agent for agent in agents)
 
 
 async def test_a_scale_down_does_not_start_self_preservation(redis_url: str, redis_client: redis.Redis) -> None:

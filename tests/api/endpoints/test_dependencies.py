@@ -571,8 +571,8 @@ async def test_a_provider_with_a_late_heartbeat_comes_last(redis_url: str) -> No
             return chosen == [expected] * 4
 
         version = (await get_agent(one, "new"))["resource_version"]
-        await async_wait_until(lambda: all_choose("old"), description="the living one is preferred", timeout=60)
-        await async_wait_until(lambda: all_choose("new"), description="the returned one is chosen", timeout=60)
+        await async_wait_until(lambda: all_choose("old"), description="the living one is preferred")
+        await async_wait_until(lambda: all_choose("new"), description="the returned one is chosen")
         assert (await get_agent(two, "new"))["resource_version"] == version
 
 

@@ -9,6 +9,7 @@ from mcp_mesh_client import SyncRegistryClient
 from rich.cells import cell_len
 
 from registry.cli.commands.agents import PAGE_SIZE
+from registry.cli.output.tables import agent_rows
 from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, READER_AGENT, first_words, table_cells
 
@@ -174,3 +175,12 @@ def test_the_columns_of_a_table_start_below_their_titles(mesh: SyncRegistryClien
     starts = [titles.index(title) for title in titles.split()]
     assert all(line[start - 1] == " " and line[start] != " " for line in lines for start in starts[1:])
     assert first_words(lines) == ["dates", "reader"]
+
+
+def test_an_overdue_agent_is_shown_with_its_time() -> None:
+    """During self-preservation it was shown as any other healthy agent."""
+    agent = {"status": "healthy", "overdue_since": "2026-11-30T20:00:00.000Z"}
+
+    (row,) = agent_rows([agent], "2026-11-30T20:03:00.000Z")
+
+    assert row["state"] == "healthy,overdue 3m"
