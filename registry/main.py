@@ -49,7 +49,6 @@ from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.service.resolution.resolver import DependencyResolver
 from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch_service import WatchService
-from registry.store.redis_health import ProbeResult
 from registry.store.store import Store, open_redis
 from registry.telemetry.collectors import gauge
 from registry.telemetry.logs import get_logger
@@ -130,9 +129,7 @@ async def open_registry(
         watch_service = WatchService(reflector, history, fanout)
         metrics.register(status.metrics)
         metrics.register(lambda: iter([gauge("watchers", "Open watches on this replica", len(watch_service.watchers))]))
-        services, mcpmesh = _build_services(
-            reflector, store, watch_service, status, settings, metrics, lambda: monitor.last_probe
-        )
+        services, mcpmesh = _build_services(reflector, store, watch_service, status, settings, metrics, monitor)
         stack.push_async_callback(mcpmesh.upstream.close)
         api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
@@ -168,17 +165,18 @@ def _build_services(
     status: StatusService,
     settings: Settings,
     metrics: Metrics,
-    last_probe: Callable[[], ProbeResult | None],
+    monitor: StoreMonitor,
 ) -> tuple[Services, McpMeshApi]:
     """Build the services of the API and the mcp-mesh extension; all services that rank providers share one cache."""
     policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
-    late_providers, loads = LateProviders(store.agents, last_probe), LoadCache(store.resolution_store)
+    late_providers = LateProviders(store.agents, lambda: monitor.last_probe)
+    loads = LoadCache(store.resolution_store)
     rankings = RankingCache(policies, late_providers.late)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
     formats = {FORMAT_NAME: McpMeshResponseFormat(llm_tools)}
     resolutions = DependencyResolver(rankings, loads, late_providers, formats)
     rows = MeshListRows(resolutions, rankings, llm_tools)
-    discovery = Discovery(reflector, store.agents, rows, OverdueAgents(store.agents, last_probe))
+    discovery = Discovery(reflector, store.agents, rows, OverdueAgents(store.agents, lambda: monitor.last_probe))
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(
         store.agents,

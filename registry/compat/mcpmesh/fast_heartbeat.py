@@ -58,14 +58,15 @@ class FastHeartbeats:
             raise StoreUnavailable.damaged_record(agent_id)
         if heartbeat.outcome != "healthy":
             return "unknown"
-        resolution = await self._cached_resolution(agent_id)
+        view = self._reflector.view
+        resolution = None if view is None else await self._resolve_current(view, agent_id)
         if (
             resolution is None
             or resolution.digest != heartbeat.response_digest
             or (resolution.lookup_keys and resolution.version < heartbeat.version)
         ):
             # The cache may be older than the resolution that another replica sent, or than a change before the request.
-            resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
+            resolution = await self._resolve_current(await self._reflector.wait_fresh(), agent_id)
         return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
@@ -77,13 +78,17 @@ class FastHeartbeats:
             self._resolver.mark_sent(record.resolution, heartbeat.result().response_digest)
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
-        """Return the resolution of an agent from this replica's cache, without waiting for newer changes."""
+        """Return the resolution of an agent from this replica's cache, without a call to Redis."""
         view = self._reflector.view
-        return None if view is None else await self._resolve(view, agent_id)
+        record = None if view is None else view.records.get(agent_id)
+        return None if view is None or record is None else await self._resolver.resolve_async(view, record)
 
-    async def _resolve(self, view: View, agent_id: str) -> CachedResolution | None:
+    async def _resolve_current(self, view: View, agent_id: str) -> CachedResolution | None:
+        """Resolve an agent's dependencies as the response to a full heartbeat has them."""
         record = view.records.get(agent_id)
-        return None if record is None else await self._resolver.resolve_async(view, record)
+        if record is None:
+            return None
+        return self._resolver.find_current(view, record) or await self._resolver.resolve_current(view, record)
 
     def _compare(self, resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
         """Return whether an agent's current resolution differs from the one that was last sent."""

@@ -132,7 +132,7 @@ async def test_an_agent_that_is_not_known_as_healthy_waits_for_the_store(
     await asyncio.wait([response], timeout=0.1)
     assert not response.done()
 
-    store.heartbeats[0].set_result(HeartbeatResult("unknown_agent", 1))
+    store.heartbeats[0].set_result(HeartbeatResult("unknown_agent", 1, 0))
 
     assert await response == "unknown"
 
