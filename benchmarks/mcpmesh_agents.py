@@ -42,6 +42,8 @@ def _agent(agent_id: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
         "namespace": "default",
         "status": "healthy",
         "runtime": "python",
+        "a2a_producer": False,
+        "a2a_consumer": False,
         "tools": tools,
     }
 
