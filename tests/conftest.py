@@ -23,6 +23,7 @@ from registry.compat.mcpmesh.spec_fields import McpMeshSpec
 from registry.config.settings import Settings
 from registry.model.agent import use_spec_type
 from registry.store.redis.connection import endpoint_from_url
+from registry.store.redis.pipeline import Pipeline
 from registry.store.store import Store
 from tests.support.consistency import find_inconsistencies
 from tests.support.docker_redis import DockerUnavailableError, docker_redis
@@ -92,6 +93,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.getreports("skipped")
     for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
         terminalreporter.write_line(reason)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def long_store_timeouts() -> Iterator[None]:
+    """On a slow machine, let the registries of this process wait longer for Redis, which may not run for seconds."""
+    defaults = Pipeline.__init__.__kwdefaults__
+    assert defaults is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if slowness_factor() > 1.2:
+            patch.setitem(defaults, "timeout", 8.0)
+            patch.setattr("registry.cache.reflector._READ_TIMEOUT_S", 8.0)
+            patch.setattr("registry.store.redis.connection._CONNECT_TIMEOUT_S", 6.0)
+            patch.setattr("registry.store.redis.primary_locator._QUERY_TIMEOUT_S", 3.0)
+        yield
 
 
 @pytest.fixture(scope="session")
