@@ -1,6 +1,7 @@
 """Redis freezes, dies, loses data, or is changed by hand: no response is wrong, and the registry recovers at once."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -229,11 +230,13 @@ async def test_another_server_behind_the_address_is_checked_at_once(server: Redi
 async def test_a_store_that_is_too_old_stops_the_startup() -> None:
     """The error names its version and the required one."""
     info = b"# Server\r\nredis_version:6.2.14\r\n"
+    replies = {b"ROLE": b"*1\r\n$6\r\nmaster\r\n", b"INFO": b"$%d\r\n%s\r\n" % (len(info), info)}
     closed = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(65_536):
-            writer.write(b"*1\r\n$6\r\nmaster\r\n" if b"ROLE" in chunk else b"$%d\r\n%s\r\n" % (len(info), info))
+            for command in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", chunk):
+                writer.write(replies.get(command, b"-ERR unknown command\r\n"))
         writer.close()
         closed.set()
 
