@@ -54,10 +54,11 @@ FORBIDDEN = {
 }
 CLIENT_FLOORS = floors(
     "version errors types",
+    "network_environment durations",
     "filters replica_endpoints request_validation config event_loop_thread",
     "transport",
     "retry",
-    "response_cache relist",
+    "response_cache relist keep_alive",
     "read_fallbacks watch_stream",
     "watch",
     "shared_client_state",
@@ -95,9 +96,9 @@ THIRD_PARTIES = {
     "zstandard": {"api.response.compression"},
 }
 CLIENT_THIRD_PARTIES = {
-    "httpx2": {"transport", "agent.provider_sessions"},
+    "httpx2": {"agent.provider_http_client", "network_environment", "transport"},
     "mcp": {"agent.autostart", "agent.http_server", "agent.provider_sessions", "agent.serve"},
-    "mcp_types": {"agent.provider_sessions"},
+    "mcp_types": {"agent.provider_http_client", "agent.provider_sessions"},
     "pydantic": {"agent.provider_sessions"},
     "starlette": {"agent.http_server"},
     "uvicorn": {"agent.http_server"},
@@ -228,4 +229,5 @@ def test_only_programs_read_the_environment() -> None:
     assert {room_of(module, CLIENT_FLOORS) for module in readers_of_the_environment(CLIENT_MODULES)} == {
         "config",
         "agent",
+        "network_environment",
     }
