@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from mcp_mesh_client.network_environment import proxy_for
+
 _DNS_TTL_S = 30.0
 _DNS_TIMEOUT_S = 2.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -82,7 +84,8 @@ class Endpoints:
         """Return one endpoint for each address of the URL's host, or the URL unchanged if there is only one address."""
         endpoints = [Endpoint(url.geturl())]
         host = url.hostname or ""
-        if _is_ip_address(host) or _uses_http_proxy(url.scheme, host):
+        # A proxy resolves host names itself.
+        if _is_ip_address(host) or proxy_for(url.geturl()) is not None:
             return endpoints
         port = url.port or _DEFAULT_PORTS[url.scheme]
         try:
@@ -107,11 +110,3 @@ def _is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _uses_http_proxy(scheme: str, host: str) -> bool:
-    """Return whether requests to a host use a proxy set in the environment, which then resolves the host name."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - heavy, and only the first call needs it
-
-    proxies = getproxies()
-    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)

@@ -20,6 +20,8 @@ Failure = RegistryUnavailable | RegistryTimeout
 
 FIRST_PAUSE_S = 0.1
 _OK, _NOT_MODIFIED, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 304, 400, 500
+# Of the replicas that failed in one round.
+_MAX_SHOWN_ERRORS = 8
 UNAVAILABLE_STATUSES = frozenset({502, 503, 504})
 
 
@@ -93,8 +95,9 @@ class RetryingCaller:
             await asyncio.sleep(pause)
 
     async def _try_all_replicas(self, request: Request, deadline: float, *, refresh: bool) -> Response | Failure:
-        """Send a request to one replica after the other; return the first response, or the last error."""
+        """Send a request to one replica after the other; return the first response, or an error with all messages."""
         failure: Failure | None = None
+        messages: list[str] = []
         may_be_applied = False
         for endpoint in await self._endpoints.order(refresh=refresh):
             if (remaining := deadline - time.monotonic()) <= 0 or (may_be_applied and not request.repeatable):
@@ -104,10 +107,14 @@ class RetryingCaller:
             except (RegistryUnavailable, RegistryTimeout) as error:
                 self._endpoints.demote(endpoint)
                 may_be_applied |= error.outcome == "unknown"
+                messages.append(str(error))
                 # The response of a replica is more useful than a connection error.
                 if failure is None or failure.response is None or error.response is not None:
                     failure = error
         failure = failure or RegistryTimeout("The timeout expired before a replica was tried")
+        if len(messages) > 1:
+            rest = f"; and {len(messages) - _MAX_SHOWN_ERRORS} more" if len(messages) > _MAX_SHOWN_ERRORS else ""
+            failure.args = (f"{'; '.join(messages[:_MAX_SHOWN_ERRORS])}{rest}",)
         failure.outcome = "unknown" if may_be_applied else failure.outcome
         return failure
 
@@ -151,7 +158,7 @@ def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavail
     message = "" if body is None else f": {body.get('message', body['status'])}"
     not_applied = body is not None and response.status == 503 and body.get("outcome") != "unknown"  # noqa: PLR2004
     return RegistryUnavailable(
-        f"{endpoint.url}: {response.status}{message}",
+        f"{endpoint.url}{response.route}: {response.status}{message}",
         outcome="not_sent" if not_applied else "unknown",
         response=body,
         retry_after=_retry_after_s(response.headers),

@@ -14,6 +14,7 @@ from mcp_mesh_client.errors import (
     RegistryUnavailable,
 )
 from mcp_mesh_client.filters import QueryPairs
+from mcp_mesh_client.network_environment import Proxy, client_options, describe, proxy_for
 from mcp_mesh_client.replica_endpoints import Endpoint
 from mcp_mesh_client.version import __version__
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # The registry closes a connection that was idle for 75 s.
 _CONNECT_TIMEOUT_S = 2.0
 _KEEPALIVE_EXPIRY_S = 45.0
+_MAX_KNOWN_PROXIES = 256
 # Limits of one response, uncompressed, and of one line of a watch.
 _MAX_BODY_BYTES = 256 * 1024 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -49,11 +51,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP response. Header names are in lower case."""
+    """One HTTP response. Header names are in lower case; `route` has the words about a proxy in messages."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    route: str = ""
 
 
 class HttpTransport:
@@ -63,7 +66,8 @@ class HttpTransport:
         self._headers = {"user-agent": f"mcp-mesh-client/{__version__}", "accept": "application/json"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
-        self._client: httpx2.AsyncClient | None = None
+        self._clients: dict[tuple[bool, Proxy | None], httpx2.AsyncClient] = {}
+        self._proxies: dict[str, Proxy | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_flight: dict[asyncio.Timeout, asyncio.Future[None]] = {}
         self._closed = False
@@ -73,15 +77,16 @@ class HttpTransport:
 
         Raises RegistryUnavailable, RegistryTimeout or InvalidResponse, with the `outcome`; ClientClosed.
         """
-        with _translate_errors(endpoint):
+        route = describe(self._proxy_for(endpoint))
+        with _translate_errors(f"{endpoint.url}{route}"):
             try:
                 async with self._deadline(timeout), self._open_stream(endpoint, request, read_timeout) as response:
                     body = await _read_body(response)
             except TimeoutError as error:
                 raise RegistryTimeout(
-                    f"{endpoint.url}: no response within {timeout:.1f} s", outcome="unknown"
+                    f"{endpoint.url}{route}: no response within {timeout:.1f} s", outcome="unknown"
                 ) from error
-        return Response(response.status_code, response.headers, body)
+        return Response(response.status_code, response.headers, body, route)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -92,18 +97,19 @@ class HttpTransport:
         The head must arrive within `timeout`; `read_timeout` is the limit between two bytes. The body of a response
         other than 200 is read whole.
         """
-        with _translate_errors(endpoint):
+        route = describe(self._proxy_for(endpoint))
+        with _translate_errors(f"{endpoint.url}{route}"):
             async with contextlib.AsyncExitStack() as opened:
                 async with self._deadline(timeout):
                     response = await opened.enter_async_context(self._open_stream(endpoint, request, read_timeout))
                     body = b"" if response.status_code == 200 else await _read_body(response)  # noqa: PLR2004
-                yield Response(response.status_code, response.headers, body), _iter_lines(response)
+                yield Response(response.status_code, response.headers, body, route), _iter_lines(response)
 
     async def close(self) -> None:
         """Close all connections. Requests in progress and later requests raise ClientClosed."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is None or self._loop is not asyncio.get_running_loop():
+        clients, self._clients = tuple(self._clients.values()), {}
+        if self._loop is not asyncio.get_running_loop():
             return
         # The library does not close a connection that is still being opened, so end those requests first.
         for scope in self._in_flight:
@@ -111,7 +117,8 @@ class HttpTransport:
                 scope.reschedule(0.0)
         if self._in_flight:
             await asyncio.wait(self._in_flight.values())
-        await client.aclose()
+        for client in clients:
+            await client.aclose()
 
     @contextlib.asynccontextmanager
     async def _deadline(self, timeout: float) -> AsyncIterator[None]:
@@ -131,7 +138,7 @@ class HttpTransport:
 
     def _open_stream(self, endpoint: Endpoint, request: Request, read_timeout: float) -> Any:
         """Send a request and provide the response before its body is read."""
-        client = self._client_for_loop()
+        client = self._client_for(endpoint)
         headers, extensions = dict(request.headers), dict[str, Any]()
         if endpoint.host_header is not None:
             headers["host"] = endpoint.host_header
@@ -148,19 +155,35 @@ class HttpTransport:
             timeout=_httpx().Timeout(read_timeout, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S),
         )
 
-    def _client_for_loop(self) -> "httpx2.AsyncClient":
-        """Return the HTTP client of the running event loop, because connections cannot outlive their loop."""
+    def _client_for(self, endpoint: Endpoint) -> "httpx2.AsyncClient":
+        """Return the HTTP client for a replica on the running event loop: connections cannot outlive their loop.
+
+        Raises InvalidData for a proxy or certificates that cannot be used.
+        """
         if self._closed:
             raise _closed_error()
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
+        if self._loop is not loop:
+            self._clients, self._loop = {}, loop
+        proxy = self._proxy_for(endpoint)
+        key = endpoint.url.startswith("https:"), proxy
+        if key not in self._clients:
             http = _httpx()
             limits = http.Limits(
                 max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S
             )
-            self._client = http.AsyncClient(headers=self._headers, limits=limits)
-            self._loop = loop
-        return self._client
+            self._clients[key] = http.AsyncClient(
+                headers=self._headers, limits=limits, **client_options(endpoint.url, proxy)
+            )
+        return self._clients[key]
+
+    def _proxy_for(self, endpoint: Endpoint) -> Proxy | None:
+        """Return the proxy for a replica. The variables are read once for each URL, because reading them is slow."""
+        if endpoint.url not in self._proxies:
+            if len(self._proxies) >= _MAX_KNOWN_PROXIES:
+                self._proxies.clear()
+            self._proxies[endpoint.url] = proxy_for(endpoint.url)
+        return self._proxies[endpoint.url]
 
 
 def _closed_error() -> ClientClosed:
@@ -175,7 +198,7 @@ def _httpx() -> Any:
 
 
 @contextlib.contextmanager
-def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
+def _translate_errors(target: str) -> Iterator[None]:
     """Translate exceptions of the HTTP library to client errors that contain the outcome of the request."""
     http = _httpx()
     not_sent = (http.ConnectError, http.ConnectTimeout, http.PoolTimeout, http.ProxyError, http.UnsupportedProtocol)
@@ -185,10 +208,10 @@ def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
         outcome: Outcome = "not_sent" if isinstance(error, not_sent) else "unknown"
         message = str(error) or type(error).__name__
         if isinstance(error, http.TimeoutException):
-            raise RegistryTimeout(f"{endpoint.url}: timed out ({message})", outcome=outcome) from error
+            raise RegistryTimeout(f"{target}: timed out ({message})", outcome=outcome) from error
         if isinstance(error, http.DecodingError):
-            raise InvalidResponse(f"{endpoint.url}: {message}", outcome=outcome) from error
-        raise RegistryUnavailable(f"{endpoint.url}: {message}", outcome=outcome) from error
+            raise InvalidResponse(f"{target}: {message}", outcome=outcome) from error
+        raise RegistryUnavailable(f"{target}: {message}", outcome=outcome) from error
 
 
 async def _read_body(response: "httpx2.Response") -> bytes:

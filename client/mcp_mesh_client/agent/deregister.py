@@ -7,6 +7,7 @@ import logging
 from urllib.parse import quote
 
 from mcp_mesh_client.config import load_config
+from mcp_mesh_client.network_environment import proxy_for
 
 _log = logging.getLogger("mcp_mesh_client")
 
@@ -27,7 +28,10 @@ def deregister(url: str | None, agent_id: str) -> None:
         if config.token is not None:
             request.add_header("authorization", f"Bearer {config.token}")
         try:
-            with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S):  # noqa: S310
+            proxy = proxy_for(each)
+            proxies = {} if proxy is None else {request.type: proxy.url}
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+            with opener.open(request, timeout=_REQUEST_TIMEOUT_S):
                 return
         except urllib.error.HTTPError as error:
             if error.code == _NOT_FOUND:
