@@ -14,8 +14,9 @@ _CLASS_DOCSTRING = '''"""RegistryClient for code without `await`: in any thread,
     Each method runs the method of RegistryClient on an event loop in a thread that belongs to this client.
     """'''
 _LINE_LENGTH = 120
-# Written by hand in sync_client_support.py.
+# Written by hand in sync_client_support.py: methods, and the synchronous forms of objects that methods return.
 _SESSION_METHODS = frozenset({"close", "state"})
+_SYNC_FORMS = {"Watch": "SyncWatch", "KeepAlive": "SyncKeepAlive"}
 
 
 def generate(source: str) -> str:
@@ -47,8 +48,10 @@ def _method(source: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     if isinstance(node, ast.AsyncFunctionDef):
         result = f"self._thread.run({call})"
     else:
-        # `watch`: opening it sends nothing, iterating over it does.
-        head, result = head.replace("-> Watch", "-> SyncWatch"), f"SyncWatch({call}, self._thread)"
+        # Making the object sends nothing.
+        returned = ast.unparse(node.returns) if node.returns else ""
+        head = head.replace(f"-> {returned}", f"-> {_SYNC_FORMS[returned]}")
+        result = f"{_SYNC_FORMS[returned]}({call}, self._thread)"
     return f"{head}\n{doc}\n{_return_statement(result, f'self._client.{node.name}', arguments)}"
 
 
@@ -66,7 +69,7 @@ def _return_statement(result: str, callee: str, arguments: list[str]) -> str:
 def _imports(tree: ast.Module, text: str) -> str:
     """Return the imports of client.py whose names the generated class uses, and the import of its base class."""
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    standard, own = [], [_import("mcp_mesh_client.sync_client_support", ["SyncSession", "SyncWatch"])]
+    standard, own = [], [_import("mcp_mesh_client.sync_client_support", ["SyncKeepAlive", "SyncSession", "SyncWatch"])]
     for node in tree.body:
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue

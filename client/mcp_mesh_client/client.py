@@ -16,6 +16,7 @@ from mcp_mesh_client.filters import (
     WatchFilters,
     query_pairs,
 )
+from mcp_mesh_client.keep_alive import KeepAlive, Load
 from mcp_mesh_client.request_validation import (
     check_id,
     check_ids,
@@ -24,7 +25,7 @@ from mcp_mesh_client.request_validation import (
     check_registrations,
     encode_json,
 )
-from mcp_mesh_client.retry import ConnectionState, parse_response
+from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.shared_client_state import ClientSession
 from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import (
@@ -70,10 +71,10 @@ OFFLINE_RESPONSE: OfflineResponse = {"status": "offline", "message": "Registry u
 class RegistryClient:
     """Calls a registry at one or more URLs; the default `url` is `MCP_MESH_REGISTRY_URL`.
 
-    Responses are dicts; a rejected request returns one with `"status": "error"`. If no replica responds, a call raises
-    RegistryUnavailable (a ConnectionError) or RegistryTimeout (a TimeoutError). The constructor needs no registry, and
-    calls succeed again as soon as one is reachable. `options` are described in ClientOptions. Use a client in one event
-    loop at a time, and `close()` it.
+    Responses are dicts; a rejected request returns one with `"status": "error"`, or raises RequestRejected with the
+    option `raise_on_error`. If no replica responds, a call raises RegistryUnavailable (a ConnectionError) or
+    RegistryTimeout (a TimeoutError). The constructor needs no registry, and calls succeed again as soon as one is
+    reachable. `options` are described in ClientOptions. Use a client in one event loop at a time, and `close()` it.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class RegistryClient:
         return self._session.caller.state
 
     async def close(self) -> None:
-        """End all watches and close all connections. Calls in progress and later calls raise ClientClosed."""
+        """End all watches and keep-alives, and close all connections. Other calls in progress raise ClientClosed."""
         await self._session.close()
 
     async def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
@@ -193,6 +194,18 @@ class RegistryClient:
         """Send heartbeats of up to 1,000 agents."""
         return await self._session.write(HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
 
+    def keep_alive(self, registration_data: Mapping[str, Any], *, load: Load = None) -> KeepAlive:
+        """Keep an agent registered: `async with client.keep_alive(registration_data):`.
+
+        It registers, sends heartbeats, registers again if the registry lost the agent, and removes the agent at the
+        end. Without other values in the registration it sends a heartbeat every 5 s; the agent is degraded after three
+        missed heartbeats and expired after six. `load` is sent with each heartbeat: a number, or a function that
+        returns one. Entering raises InvalidData, or RequestRejected if the registry rejects the registration; while no
+        replica can be reached, it waits.
+        """
+        check_registration(registration_data, self._session.config.security_contexts)
+        return self._session.add_keep_alive(KeepAlive(self, registration_data, load))
+
     async def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
         """Find agents with the query of the MCP tool; without a `status` it finds healthy agents."""
         if query is not None and not isinstance(query, Mapping):
@@ -280,7 +293,7 @@ class RegistryClient:
         reply = await self._session.send_raw(Request("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
         if reply.headers.get("content-type", "").startswith("text/plain"):
             return reply.body.decode()
-        return cast("ErrorResponse", parse_response(reply))
+        return cast("ErrorResponse", self._session.decode(reply))
 
     async def tools(self) -> ToolList | ErrorResponse:
         """List the MCP tools of the registry with their schemas."""
@@ -288,7 +301,7 @@ class RegistryClient:
 
     async def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of the API."""
-        return parse_response(await self._session.send_raw(Request("GET", "/openapi.json")))
+        return self._session.decode(await self._session.send_raw(Request("GET", "/openapi.json")))
 
     async def describe(self) -> ServiceDescription | ErrorResponse:
         """Return the name, version and endpoints of the service."""

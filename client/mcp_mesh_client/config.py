@@ -32,7 +32,8 @@ class ClientOptions(TypedDict, total=False):
 
     `watch_idle_timeout`: how long a watch may receive no byte; the registry sends one every 15 s. `max_backoff`: limit
     of the pauses between rounds. `security_contexts`: the capabilities that each context requires, if the registry is
-    configured with other contexts than the default ones.
+    configured with other contexts than the default ones. `raise_on_error`: if the registry rejects a call, raise
+    RequestRejected instead of returning the error response.
     """
 
     timeout: float
@@ -44,6 +45,7 @@ class ClientOptions(TypedDict, total=False):
     watch_idle_timeout: float
     max_backoff: float
     security_contexts: Mapping[str, Collection[str]]
+    raise_on_error: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ClientConfig:
     watch_idle_timeout: float = 35.0
     max_backoff: float = MAX_BACKOFF_S
     security_contexts: Mapping[str, Collection[str]] = field(default_factory=lambda: DEFAULT_SECURITY_CONTEXTS)
+    raise_on_error: bool = False
 
     def __post_init__(self) -> None:
         for name in ("timeout", "attempt_timeout", "watch_idle_timeout", "max_backoff"):

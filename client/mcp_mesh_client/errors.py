@@ -7,7 +7,7 @@
     │   └── InvalidResponse     ConnectionError  the response does not come from a registry
     ├── RegistryTimeout         TimeoutError     no response in time
     ├── CapabilityTimeout       TimeoutError     no agent provided the capability within the time of `wait_for`
-    ├── RequestRejected                          the registry rejected a `watch` or `wait_for`; see `response`
+    ├── RequestRejected                          the registry rejected the request; see `code` and `details`
     │   └── WatchExpired                         a watch cannot resume from its version: list again
     ├── ClientClosed            RuntimeError     the client was closed before the call, or before its response
     ├── DependencyUnavailable   ConnectionError  the provider of a dependency is unreachable, or there is none
@@ -16,10 +16,11 @@
     ├── DecoratorOrderError     TypeError        `@mesh_agent` is above `@server.tool()` instead of below it
     └── McpLibraryMissing       ImportError      install the extra `agent`
 
-All other rejected requests raise nothing: the call returns the error response, `{"status": "error", ...}`.
+`watch`, `wait_for` and `keep_alive` raise RequestRejected, and with `raise_on_error` all calls do. Without it, a
+rejected call returns the error response, `{"status": "error", ...}`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Outcome = Literal["not_sent", "unknown"]
@@ -80,11 +81,16 @@ class CapabilityTimeout(ClientError, TimeoutError):
 
 
 class RequestRejected(ClientError):
-    """The registry rejected a `watch` or `wait_for`. `response` is the body of its error response."""
+    """The registry rejected a request.
+
+    `response` is the body of its error response, `code` the error code in it, and `details` its invalid fields.
+    """
 
     def __init__(self, message: str, response: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.response = response
+        self.code: str = str(response.get("error", ""))
+        self.details: Sequence[Mapping[str, str]] = tuple(response.get("details") or ())
 
 
 class WatchExpired(RequestRejected):
@@ -96,7 +102,16 @@ class ClientClosed(ClientError, RuntimeError):
 
 
 class DependencyUnavailable(ClientError, ConnectionError):
-    """No provider of a dependency is resolved, or the provider cannot be reached or was lost during the call."""
+    """No provider of a dependency is resolved, or the provider cannot be reached or was lost during the call.
+
+    `outcome` shows whether the provider may have executed the call: `not_sent` (it did not) or `unknown`. `repeatable`
+    is true if a repetition is harmless: nothing was sent, or the tool is annotated as read-only or idempotent.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = "not_sent", repeatable: bool = True) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.repeatable = repeatable
 
 
 class DependencyTimeout(ClientError, TimeoutError):

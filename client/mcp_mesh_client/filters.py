@@ -42,7 +42,10 @@ class AgentFilters(WatchFilters, total=False):
 
 
 class SelectOptions(TypedDict, total=False):
-    """The options of `select_agent()`: constraints on the provider, the strategy and its parameters."""
+    """The options of `select_agent()`: constraints on the provider, the strategy and its parameters.
+
+    `exclude` are ids of agents that must not be selected.
+    """
 
     version_constraint: str
     tags: Sequence[str | Sequence[str]]
@@ -50,6 +53,7 @@ class SelectOptions(TypedDict, total=False):
     strategy: Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
     key: str
     zone: str
+    exclude: Sequence[str]
     resource_version: str
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from mcp_mesh_client.config import ClientConfig
-from mcp_mesh_client.errors import ClientClosed
+from mcp_mesh_client.errors import ClientClosed, RequestRejected
 from mcp_mesh_client.filters import QueryPairs
+from mcp_mesh_client.keep_alive import KeepAlive
 from mcp_mesh_client.read_fallbacks import CachedReader
 from mcp_mesh_client.replica_endpoints import Endpoints
 from mcp_mesh_client.request_validation import encode_json
@@ -35,14 +36,17 @@ class ClientSession:
         self.caller: RetryingCaller = RetryingCaller(config, self._endpoints, self._transport)
         self._cache = ResponseCache(config.cache_size, config.cache_ttl)
         self._cached_reader = CachedReader(self.caller, self._cache, config)
-        self._watches = weakref.WeakSet[Watch]()
+        self._open = weakref.WeakSet[Watch | KeepAlive]()
         self._closed = False
 
     async def close(self) -> None:
-        """End all watches and close all connections."""
+        """End all watches, remove the agents that are kept alive, and close all connections."""
+        for each in tuple(self._open):
+            if isinstance(each, KeepAlive):
+                await each.close()
         self._closed = True
-        for watch in tuple(self._watches):
-            await watch.close()
+        for each in tuple(self._open):
+            await each.close()
         await self._transport.close()
 
     async def write(
@@ -95,11 +99,12 @@ class ClientSession:
     ) -> T | ErrorResponse:
         """Return a fresh response; if that fails, the response to `stale_request`; if that fails, a cached response."""
         self._check_open()
-        return _typed(response_type, await self._cached_reader.read(request, stale_request, use_cache=use_cache))
+        document = await self._cached_reader.read(request, stale_request, use_cache=use_cache)
+        return _typed(response_type, self._checked(document))
 
     async def send(self, response_type: type[T], request: Request, *, fail_fast: bool = False) -> T | ErrorResponse:
         """Send a request without cache or fallback, and return the decoded response."""
-        return _typed(response_type, parse_response(await self.send_raw(request, fail_fast=fail_fast)))
+        return _typed(response_type, self.decode(await self.send_raw(request, fail_fast=fail_fast)))
 
     async def send_raw(self, request: Request, *, max_rounds: int | None = None, fail_fast: bool = False) -> Response:
         """Send a request and return the undecoded response."""
@@ -113,8 +118,23 @@ class ClientSession:
             self.config, self._endpoints, self._transport, self.caller, filters, from_version, send_initial=send_initial
         )
         watch = Watch(stream, bookmarks=bookmarks)
-        self._watches.add(watch)
+        self._open.add(watch)
         return watch
+
+    def add_keep_alive(self, keep_alive: KeepAlive) -> KeepAlive:
+        """Close an agent that is kept alive together with this session."""
+        self._check_open()
+        self._open.add(keep_alive)
+        return keep_alive
+
+    def decode(self, response: Response) -> dict[str, Any]:
+        """Decode a response. Raises RequestRejected for an error response, if the client is configured to."""
+        return self._checked(parse_response(response))
+
+    def _checked(self, document: dict[str, Any]) -> dict[str, Any]:
+        if self.config.raise_on_error and document.get("status") == "error":
+            raise RequestRejected(str(document.get("message", document.get("error"))), document)
+        return document
 
     def _check_open(self) -> None:
         if self._closed:

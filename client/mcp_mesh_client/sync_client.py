@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
-from mcp_mesh_client.sync_client_support import SyncSession, SyncWatch
+from mcp_mesh_client.keep_alive import Load
+from mcp_mesh_client.sync_client_support import SyncKeepAlive, SyncSession, SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,
     AgentList,
@@ -108,6 +109,17 @@ class SyncRegistryClient(SyncSession):
     def heartbeats(self, agent_ids: Sequence[str]) -> HeartbeatResults | ErrorResponse:
         """Send heartbeats of up to 1,000 agents."""
         return self._thread.run(self._client.heartbeats(agent_ids))
+
+    def keep_alive(self, registration_data: Mapping[str, Any], *, load: Load = None) -> SyncKeepAlive:
+        """Keep an agent registered: `with client.keep_alive(registration_data):`.
+
+        It registers, sends heartbeats, registers again if the registry lost the agent, and removes the agent at the
+        end. Without other values in the registration it sends a heartbeat every 5 s; the agent is degraded after three
+        missed heartbeats and expired after six. `load` is sent with each heartbeat: a number, or a function that
+        returns one. Entering raises InvalidData, or RequestRejected if the registry rejects the registration; while no
+        replica can be reached, it waits.
+        """
+        return SyncKeepAlive(self._client.keep_alive(registration_data, load=load), self._thread)
 
     def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
         """Find agents with the query of the MCP tool; without a `status` it finds healthy agents."""

@@ -9,6 +9,7 @@ from mcp_mesh_client.client import RegistryClient
 from mcp_mesh_client.config import ClientOptions
 from mcp_mesh_client.errors import ClientClosed
 from mcp_mesh_client.event_loop_thread import EventLoopThread
+from mcp_mesh_client.keep_alive import KeepAlive
 from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.types.agents import WatchEvent
 from mcp_mesh_client.watch import Watch
@@ -55,6 +56,34 @@ class SyncWatch:
             self._thread.run(self._watch.close())
 
 
+class SyncKeepAlive:
+    """An agent that stays registered until this object is closed; `with` waits for the first registration.
+
+    `agent_id` is the id of the agent. `close` removes the agent; another thread may call it.
+    """
+
+    def __init__(self, keep_alive: KeepAlive, thread: EventLoopThread) -> None:
+        self.agent_id: str = keep_alive.agent_id
+        self._keep_alive = keep_alive
+        self._thread = thread
+
+    def __enter__(self) -> Self:
+        """Wait until the agent is registered. Raises RequestRejected if the registry rejects the registration."""
+        self._thread.run(self._keep_alive.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the heartbeats, and remove the agent if the registry can be reached."""
+        # A closed client has removed its agents already.
+        with contextlib.suppress(ClientClosed):
+            self._thread.run(self._keep_alive.close())
+
+
 class SyncSession:
     """Opens and closes a RegistryClient on an event loop in its own thread."""
 
@@ -81,7 +110,7 @@ class SyncSession:
         return self._client.state
 
     def close(self) -> None:
-        """End all watches and close all connections. Calls in progress and later calls raise ClientClosed."""
+        """End all watches and keep-alives, and close all connections. Other calls in progress raise ClientClosed."""
         with contextlib.suppress(ClientClosed):
             self._thread.run(self._client.close())
         self._thread.stop()

@@ -187,7 +187,7 @@ WITHOUT_METHOD = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unre
     *("GET /admin/drain", "POST /admin/drain", "DELETE /admin/drain"),
 }
 # Methods that are not exactly one call.
-HELPERS = {"close", "register_with_fallback", "wait_for", "watch"}
+HELPERS = {"close", "keep_alive", "register_with_fallback", "wait_for", "watch"}
 
 
 def test_every_call_of_the_api_has_a_method() -> None:

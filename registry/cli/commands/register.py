@@ -1,19 +1,30 @@
 """The command `mcp-mesh-registry register`, which registers the agents of a file."""
 
+import contextlib
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
 
-from registry.cli.connection import SyncRegistryClient, with_registry_client
-from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_error_response, unwrap
+from registry.cli.connection import SyncRegistryClient, report_connection_state, with_registry_client
+from registry.cli.errors import (
+    EXIT_FAILED,
+    CommandError,
+    RegistryWriteCommand,
+    UsageError,
+    format_error_response,
+    unwrap,
+)
 from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.terminal_safe import escape_terminal
 
 # The registry accepts 200 registrations and 1 MiB in one call.
 _MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
+_MAX_AGENTS_WITH_HEARTBEATS = 1_000
 
 # Registered in the native format, the agent would have no routes, and its dependencies would resolve by other rules,
 # until it registers itself again.
@@ -27,13 +38,15 @@ Result = Mapping[str, Any]
 
 @click.command(cls=RegistryWriteCommand)
 @click.argument("file", type=click.File("rb"))
+@click.option("--keep", is_flag=True, help="Send heartbeats for the agents until Ctrl-C, then unregister them.")
 @output_option("json", "yaml", "name")
 @with_registry_client
-def register(registry: SyncRegistryClient, *, file: IO[bytes], output: str | None) -> None:
+def register(registry: SyncRegistryClient, *, file: IO[bytes], keep: bool, output: str | None) -> None:
     """Register the agents in FILE, or update their registrations; `-` is standard input.
 
     JSON or YAML: one registration, a list, the output of `agents -o json`, or several documents. Each registration
     succeeds or fails on its own. A registration with a `resource_version` succeeds only if the agent has not changed.
+    An agent expires unless it sends heartbeats; `--keep` sends them for agents that do not.
     """
     name = getattr(file, "name", "<stdin>")
     try:
@@ -42,18 +55,49 @@ def register(registry: SyncRegistryClient, *, file: IO[bytes], output: str | Non
         raise CommandError(f"Cannot read {name}: {error.strerror}") from error
     except ManifestError as error:
         raise CommandError(f"Cannot read {name}: {error}; nothing was sent") from error
+    if keep:
+        registrations = _with_thresholds(registrations)
     results: list[Result] = []
+    registered: list[Registration] = []
     try:
         for index, registration, result in _register_all(registry, registrations):
             results.append(result)
+            registered += [registration] if "error" not in result else []
             _report_result(index, registration, result, output)
     finally:
         if is_document(output) and results:
             is_single = len(registrations) == 1
             batch = {"status": "success", "results": results, "count": len(results)}
             print_document(results[0] if is_single else batch, output)
+    if keep and registered:
+        _keep_registered(registry, registered)
+    elif registered and output is None:
+        click.echo("An agent expires unless it sends heartbeats; register --keep sends them", err=True)
     if any("error" in result for result in results):
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _with_thresholds(registrations: Sequence[Registration]) -> list[dict[str, Any]]:
+    """Add the heartbeat interval and the thresholds that apply while this command sends the heartbeats."""
+    from mcp_mesh_client.keep_alive import with_default_thresholds
+
+    if len(registrations) > _MAX_AGENTS_WITH_HEARTBEATS:
+        raise UsageError(f"--keep: at most {_MAX_AGENTS_WITH_HEARTBEATS:,} agents, not {len(registrations):,}")
+    return [with_default_thresholds(registration) for registration in registrations]
+
+
+def _keep_registered(registry: SyncRegistryClient, registrations: Sequence[Registration]) -> None:
+    """Send the heartbeats of agents until SIGINT or SIGTERM, then unregister them."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with report_connection_state(), contextlib.ExitStack() as stack:
+        for registration in registrations:
+            # The agent exists by now, so this registration must not be conditional.
+            unconditional = {name: value for name, value in registration.items() if name != "resource_version"}
+            stack.enter_context(registry.keep_alive(unconditional))
+        click.echo(f"Sending heartbeats of {len(registrations):,} agents until Ctrl-C", err=True)
+        stop.wait()
 
 
 def _register_all(

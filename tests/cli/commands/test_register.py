@@ -1,15 +1,18 @@
 """`register` sends the registrations of a file; each succeeds or fails alone and is reported."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from mcp_mesh_client import SyncRegistryClient
 
+from tests.cli.cli_process import CliProcess
 from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, GREETING_AGENT, READER_AGENT
 from tests.support.http_calls import REQUEST_TIMEOUT_S
+from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
 
@@ -20,7 +23,8 @@ def test_one_agent_is_registered_from_a_file(tmp_path: Path, mesh: SyncRegistryC
 
     done = call("register", str(file))
 
-    assert (done.exit_code, done.output) == (0, "reader registered\n")
+    assert (done.exit_code, done.stdout) == (0, "reader registered\n")
+    assert "register --keep sends them" in done.stderr
     found = mesh.agent("reader")
     assert "error" not in found
     assert found["labels"] == {"env": "prod"}
@@ -47,7 +51,7 @@ def test_a_rejected_registration_does_not_stop_the_others(call: InvokeCli) -> No
     done = call("register", "-", input=json.dumps([{"id": "bad id"}, wrong, READER_AGENT]))
 
     assert (done.exit_code, done.stdout) == (1, "reader registered\n")
-    first, second = done.stderr.splitlines()
+    first, second, _ = done.stderr.splitlines()
     assert first.startswith("Error: registration 1 (bad id): id: expected 1 to 253 letters")
     assert second.startswith("Error: registration 2 (wrong): endpoint: must be an http or https URL")
     assert "; capabilities[0].version: must be a version of semver.org or Python" in second
@@ -166,7 +170,7 @@ def test_a_warning_is_shown_on_standard_error(call: InvokeCli) -> None:
     assert (alone.exit_code, alone.stdout) == (0, "reader registered\n")
     assert (many.exit_code, many.stdout) == (0, "dates\nreader\n")
     text = "capabilites: is not a field of a registration; it is stored and has no effect; did you mean capabilities?"
-    assert alone.stderr == f"Warning: registration 1 (reader): {text}\n"
+    assert alone.stderr.startswith(f"Warning: registration 1 (reader): {text}\n")
     assert many.stderr == f"Warning: registration 2 (reader): {text}\n"
 
 
@@ -181,3 +185,21 @@ def test_a_yaml_number_in_place_of_a_version_is_to_be_quoted(call: InvokeCli) ->
     assert done.exit_code == 1
     assert "metadata.tools[0].version: must be a version of semver.org or Python" in done.stderr
     assert done.stderr.endswith("not 1.1; quote it\n")
+
+
+def test_keep_sends_heartbeats_until_the_end(tmp_path: Path, mesh: SyncRegistryClient, worker_replica: Replica) -> None:
+    """The agent stays healthy, and is unregistered on SIGTERM."""
+    file = tmp_path / "reader.json"
+    file.write_text(json.dumps(READER_AGENT | {"health_interval": 0.2}))
+    with CliProcess("register", str(file), "--keep", "--url", worker_replica.url, directory=tmp_path) as process:
+        process.wait_for_output("Sending heartbeats of 1 agents until Ctrl-C")
+        (agent,) = mesh.wait_for("read_file", timeout=30, status="healthy")
+        assert (agent["timeout_threshold"], agent["eviction_threshold"]) == (0.6, 1.2)
+        wait_until(
+            lambda: mesh.agent("reader").get("last_heartbeat") != agent["last_heartbeat"],
+            description="more heartbeats are sent",
+            timeout=30,
+        )
+
+        assert process.wait_for_exit(signal.SIGTERM) == 0, process.output
+        assert "error" in mesh.agent("reader")
