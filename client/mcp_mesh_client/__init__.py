@@ -3,6 +3,7 @@
 from mcp_mesh_client.agent.agent_process import agent_id
 from mcp_mesh_client.agent.decorators import mesh_agent, tool
 from mcp_mesh_client.agent.injected_dependency import Dependency
+from mcp_mesh_client.agent.options import AgentOptions
 from mcp_mesh_client.agent.serve import announce, serve
 from mcp_mesh_client.client import RegistryClient
 from mcp_mesh_client.config import ClientOptions
@@ -24,9 +25,10 @@ from mcp_mesh_client.errors import (
     WatchExpired,
 )
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
+from mcp_mesh_client.keep_alive import KeepAlive
 from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.sync_client import SyncRegistryClient
-from mcp_mesh_client.sync_client_support import SyncWatch
+from mcp_mesh_client.sync_client_support import SyncKeepAlive, SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,
     AgentList,
@@ -83,6 +85,7 @@ __all__ = [
     "AgentFilters",
     "AgentHealth",
     "AgentList",
+    "AgentOptions",
     "AgentStatus",
     "AgentStatusResponse",
     "Candidate",
@@ -115,6 +118,7 @@ __all__ = [
     "HeartbeatResults",
     "InvalidData",
     "InvalidResponse",
+    "KeepAlive",
     "Leader",
     "McpLibraryMissing",
     "Metrics",
@@ -135,6 +139,7 @@ __all__ = [
     "SelectResult",
     "SelfPreservation",
     "ServiceDescription",
+    "SyncKeepAlive",
     "SyncRegistryClient",
     "SyncWatch",
     "Tool",

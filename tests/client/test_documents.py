@@ -9,6 +9,7 @@ from mcp_mesh_client import ClientError, RegistryClient, errors
 from mcp_mesh_client import __all__ as exported
 from mcp_mesh_client.agent import env
 from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptions
+from mcp_mesh_client.keep_alive import DEFAULT_INTERVAL_S
 
 from tests.test_readme import section, table
 
@@ -41,7 +42,9 @@ def test_the_readme_lists_all_options_with_their_defaults() -> None:
 
     assert list(rows) == list(ClientOptions.__annotations__)
     assert {name: rows[name] for name in rows if name != "security_contexts"} == {
-        name: f"{getattr(defaults, name):g}" for name in rows if name != "security_contexts"
+        name: str(value).lower() if isinstance(value := getattr(defaults, name), bool) else f"{value:g}"
+        for name in rows
+        if name != "security_contexts"
     }
     for name in (URL_ENV, TOKEN_ENV):
         assert f"`{name}`" in section("Python client")
@@ -56,10 +59,10 @@ def test_the_readme_lists_all_variables_with_their_defaults(monkeypatch: pytest.
     environment = env.read_environment()
 
     assert rows.keys() == names
-    assert rows["MCP_MESH_AGENT_NAME"] == environment.name
     assert rows["MCP_MESH_CALL_TIMEOUT"] == f"{environment.call_timeout:g}"
-    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{env.heartbeat_interval(None, environment):g}"
+    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{DEFAULT_INTERVAL_S:g}"
     assert rows["MCP_MESH_AUTO_RUN"] == str(environment.auto_run).lower()
+    assert rows["MCP_MESH_OVERRIDE"] == str(environment.overrides).lower()
 
 
 def test_every_import_of_the_guides_has_an_equivalent() -> None:

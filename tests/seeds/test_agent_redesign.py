@@ -57,8 +57,9 @@ def provider_id(local_process: AgentProcess, function: str, capability: str) -> 
 
 
 def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One id for each process: the name from the environment or `agent`, and eight hexadecimal digits."""
-    assert re.fullmatch(r"agent-[0-9a-f]{8}", LocalAgent().id)
+    """One id for each process: the name from the environment or of the script, and eight hexadecimal digits."""
+    monkeypatch.setattr("sys.argv", ["/opt/agents/weather.py"])
+    assert re.fullmatch(r"weather-[0-9a-f]{8}", LocalAgent().id)
     monkeypatch.setenv("MCP_MESH_AGENT_NAME", "myservice")
     first, second = LocalAgent().id, LocalAgent().id
     assert re.fullmatch(r"myservice-[0-9a-f]{8}", first)

@@ -30,7 +30,7 @@ def replica(redis_url: str) -> Iterator[Replica]:
 @pytest.fixture
 def local_process(replica: Replica) -> Iterator[AgentProcess]:
     """Provide the agent of this process, which serves the declared functions itself."""
-    with in_process_agent(replica.url, MCP_MESH_AUTO_RUN="true") as found:
+    with in_process_agent(replica.url, MCP_MESH_AUTO_RUN="true", MCP_MESH_OVERRIDE="true") as found:
         yield found
 
 
@@ -51,7 +51,7 @@ async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
     """It is registered with the address at which it is served, and a call by either name arrives."""
     my_tool = run(PAGE, "capabilities=[")["my_tool"]
 
-    agent = wait_until_registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, local_process.agent.id.rpartition("-")[0])
     assert agent["id"] == local_process.agent.id
     assert {each["name"]: each["function_name"] for each in agent["capabilities"]} == {
         "file_read": "my_tool",
@@ -61,7 +61,10 @@ async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
     for each in agent["capabilities"]:
         assert each["dependencies"] == [{"capability": "auth_service"}]
     assert await my_tool("p") is None
-    assert httpx2.get(f"{agent['endpoint']}/health", timeout=REQUEST_TIMEOUT_S).json()["agent_id"] == agent["id"]
+    assert (
+        httpx2.get(agent["endpoint"].replace("/mcp", "/health"), timeout=REQUEST_TIMEOUT_S).json()["agent_id"]
+        == (agent["id"])
+    )
     unresolved = httpx2.get(f"{replica.url}/agents/{agent['id']}/dependencies", timeout=REQUEST_TIMEOUT_S).json()[
         "dependencies_resolved"
     ]
@@ -72,7 +75,7 @@ async def test_the_file_agent_of_the_guide_is_registered(local_process: AgentPro
     """An instance of the class registers an agent with its name, namespace, capability and tool."""
     run(GUIDE, "class FileAgent:")["FileAgent"]()
 
-    agent = wait_until_registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, local_process.agent.id.rpartition("-")[0])
     assert (agent["id"], agent["name"], agent["namespace"]) == (local_process.agent.id, "Enhanced File Agent", "system")
     (capability,) = agent["capabilities"]
     assert capability["input_schema"]["required"] == ["file_path"]
@@ -91,7 +94,7 @@ def test_the_command_agent_of_the_guide_has_the_capabilities_its_context_require
     """It has its four capabilities, but no tool."""
     run(GUIDE, "class CommandAgent:")["CommandAgent"]()
 
-    agent = wait_until_registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, local_process.agent.id.rpartition("-")[0])
     assert (agent["security_context"], agent["id"]) == ("high_security", local_process.agent.id)
     assert {each["name"] for each in agent["capabilities"]} == {
         "execute_command",
@@ -109,7 +112,7 @@ async def test_an_agent_that_serves_itself_can_be_called(local_process: AgentPro
         return 2 * number
 
     assert double(1) == 2
-    agent = wait_until_registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, local_process.agent.id.rpartition("-")[0])
     assert await call_tool(agent["endpoint"], "double", number=21) == 42
     local_process.deregister()
     wait_until(

@@ -46,6 +46,6 @@ def wait_until_registered(url: str, name: str) -> dict[str, Any]:
 
 async def call_tool(endpoint: str, tool: str, **arguments: Any) -> Any:
     """Call a tool as an MCP client; return its structured result, None if the result has none."""
-    async with Client(f"{endpoint}/mcp") as client:
+    async with Client(endpoint) as client:
         result = await client.call_tool(tool, arguments)
     return None if result.structured_content is None else result.structured_content["result"]

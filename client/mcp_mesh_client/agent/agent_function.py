@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcp_mesh_client.agent.injected_dependency import Dependency, DependencyBinding, ToolCaller
+from mcp_mesh_client.agent.registration_values import check_dependency, check_word
+from mcp_mesh_client.agent.suspect_providers import SuspectProviders
+from mcp_mesh_client.agent.tool_errors import reported_to_caller
 from mcp_mesh_client.errors import InvalidData
-from mcp_mesh_client.request_validation import check_json
 
 _log = logging.getLogger("mcp_mesh_client")
 
@@ -42,7 +44,7 @@ class AgentFunction:
         self.capabilities: tuple[Mapping[str, Any], ...] = tuple(capabilities)
         self.description: str | None = inspect.getdoc(original)
         self.input_schema: Mapping[str, Any] | None = None
-        self.dependencies: dict[str, DependencyBinding] = _bind_dependencies(dependencies)
+        self.dependencies: dict[str, DependencyBinding] = _bind_dependencies(dependencies, caller.suspects)
         self.wrapper: Callable[..., Any] = original
         if injected := self._injected_parameters(caller, timeout):
             self.wrapper = _inject(original, injected)
@@ -103,7 +105,9 @@ def parameter_name(capability: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[str, DependencyBinding]:
+def _bind_dependencies(
+    dependencies: Sequence[str | Mapping[str, Any]], suspects: SuspectProviders
+) -> dict[str, DependencyBinding]:
     if isinstance(dependencies, str | Mapping) or not isinstance(dependencies, Sequence):
         raise InvalidData("dependencies", "dependencies: expected a list of capabilities or of objects with one")
     bindings: dict[str, DependencyBinding] = {}
@@ -112,11 +116,11 @@ def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[
         capability = spec.get("capability") if isinstance(spec, Mapping) else spec
         if not isinstance(capability, str) or not capability:
             raise InvalidData(f"{field}.capability", f"{field}: expected a capability's name or an object with one")
-        if capability in bindings:
+        if check_word(capability, f"{field}.capability") in bindings:
             raise InvalidData(f"{field}.capability", f"{field}: {capability} is declared twice")
         if isinstance(spec, Mapping):
-            check_json(spec, f"{field}.")
-        bindings[capability] = DependencyBinding(capability, spec)
+            check_dependency(spec, f"{field}.")
+        bindings[capability] = DependencyBinding(capability, spec, suspects)
     return bindings
 
 
@@ -134,13 +138,15 @@ def _inject(original: Callable[..., Any], injected: InjectedParameters) -> Calla
 
         @functools.wraps(original)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await original(*args, **with_dependencies(args, kwargs))
+            with reported_to_caller():
+                return await original(*args, **with_dependencies(args, kwargs))
 
     else:
 
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return original(*args, **with_dependencies(args, kwargs))
+            with reported_to_caller():
+                return original(*args, **with_dependencies(args, kwargs))
 
     signature = inspect.signature(original)
     visible = [each for name, each in signature.parameters.items() if name not in injected]

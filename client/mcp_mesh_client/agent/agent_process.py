@@ -1,7 +1,6 @@
 """The agent of this process from its first declaration to the end of the process."""
 
 import atexit
-import logging
 import os
 import signal
 import threading
@@ -10,7 +9,7 @@ from types import FrameType
 from mcp_mesh_client.agent.autostart import AgentServer
 from mcp_mesh_client.agent.local_agent import LocalAgent
 from mcp_mesh_client.agent.registration_loop import AgentLifecycle
-from mcp_mesh_client.event_loop_thread import THREAD_NAME
+from mcp_mesh_client.agent.request_log import omit_agent_requests
 
 
 class AgentProcess:
@@ -38,7 +37,7 @@ class AgentProcess:
     def _attach_agent(self) -> None:
         self.server: AgentServer = AgentServer(self.agent)
         self.lifecycle: AgentLifecycle = AgentLifecycle(self.agent, self.server.autostart)
-        self.agent.on_change = self.lifecycle.start
+        self.agent.on_change = self.agent.caller.send_heartbeat = self.lifecycle.start
 
 
 _current: AgentProcess | None = None
@@ -54,12 +53,15 @@ def current_process() -> AgentProcess:
         if _current is None:
             _current = AgentProcess()
             _install_sigterm_handler()
-            logging.getLogger("httpx2").addFilter(_is_not_heartbeat_request)
+            omit_agent_requests()
         return _current
 
 
 def agent_id() -> str:
-    """Return the agent id of this process: `MCP_MESH_AGENT_NAME` or `agent`, and eight hexadecimal digits."""
+    """Return the agent id of this process: `MCP_MESH_AGENT_ID`, or the agent's name and eight hexadecimal digits.
+
+    Call it after the declarations that name the agent: this call decides the id.
+    """
     return current_process().agent.id
 
 
@@ -86,11 +88,6 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     thread.start()
     thread.join(_DEREGISTER_TIMEOUT_S)
     signal.raise_signal(number)
-
-
-def _is_not_heartbeat_request(record: logging.LogRecord) -> bool:
-    """Return False for INFO log records of the HTTP library about the agent's own requests, such as heartbeats."""
-    return record.levelno > logging.INFO or record.threadName != THREAD_NAME
 
 
 def _after_fork() -> None:

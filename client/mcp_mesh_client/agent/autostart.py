@@ -10,8 +10,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from mcp_mesh_client.agent.agent_function import AgentFunction
+from mcp_mesh_client.agent.dependency_caller import mcp_missing_error
 from mcp_mesh_client.agent.env import check_endpoint, listening_host
-from mcp_mesh_client.agent.local_agent import LocalAgent, mcp_missing_error
+from mcp_mesh_client.agent.local_agent import LocalAgent
 from mcp_mesh_client.errors import ClientError, DecoratorOrderError, InvalidData
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 
@@ -43,15 +44,18 @@ class AgentServer:
         self._prepared_servers = weakref.WeakSet[Any]()
         self._lock = threading.Lock()
 
-    def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
+    def announce(
+        self, server: "MCPServer[Any] | None", endpoint: str | None, default_endpoint: str | None = None
+    ) -> None:
         """Set the agent's URL for callers, and add the declared tools to `server`, which the application runs.
 
-        Raises InvalidData, and DecoratorOrderError for a tool without dependency injection.
+        `default_endpoint` applies if neither the code nor the environment sets one. Raises InvalidData, and
+        DecoratorOrderError for a tool without dependency injection.
         """
         self._reserved = True
-        endpoint = endpoint or self._agent.environment.endpoint
+        endpoint = self._agent.environment.choose("endpoint", endpoint) or default_endpoint
         if endpoint is None:
-            raise InvalidData("endpoint", "endpoint: expected the URL of this process, such as http://host:8080")
+            raise InvalidData("endpoint", "endpoint: expected the URL for MCP calls, such as http://host:8080/mcp")
         if server is not None:
             self._prepare_server(server)
         self._agent.set_endpoint(check_endpoint(endpoint, "endpoint"))
@@ -71,10 +75,10 @@ class AgentServer:
             raise mcp_missing_error() from error
         environment = self._agent.environment
         own = server is None
-        server = new_mcp_server(environment.name) if server is None else server
+        server = new_mcp_server(self._agent.name) if server is None else server
         self._prepare_server(server)
         host = listening_host(environment.public_host) if host is None else host
-        port = (environment.port or 0) if port is None else port
+        port = environment.choose("port", port) or 0
         return AgentHttpServer(server, host, port, public_host=environment.host, quiet=own)
 
     def reserve(self) -> None:
@@ -132,9 +136,11 @@ class AgentServer:
 
         From now on each function has the name of its tool.
         """
-        from mcp_mesh_client.agent.http_server import add_health_route  # noqa: PLC0415
+        from mcp_mesh_client.agent.http_server import add_health_route, log_one_line_per_record, own_name  # noqa: PLC0415
 
+        log_one_line_per_record()
         with self._lock:
+            self._agent.server_name = self._agent.server_name or own_name(server)
             if server not in self._prepared_servers:
                 add_health_route(server, self._agent.health)
                 self._prepared_servers.add(server)

@@ -5,40 +5,20 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from mcp_mesh_client.agent.agent_function import AgentFunction
 from mcp_mesh_client.agent.agent_process import current_process
 from mcp_mesh_client.agent.autostart import DECORATOR_ORDER_HINT
-from mcp_mesh_client.agent.env import check_duration
-from mcp_mesh_client.agent.local_agent import DURATION_OPTIONS
-from mcp_mesh_client.config import parse_urls
+from mcp_mesh_client.agent.options import AgentOptions, checked_options
+from mcp_mesh_client.agent.registration_values import check_capabilities, check_capability, check_word
 from mcp_mesh_client.errors import DecoratorOrderError, InvalidData
-from mcp_mesh_client.request_validation import check_json
 
 T = TypeVar("T", bound=Callable[..., Any])
 DependencySpecs = Sequence[str | Mapping[str, Any]]
 
 # Attributes that mark a decorated class (the value is the class itself) and a method (its AgentFunction).
 _CLASS_MARKER, _METHOD_MARKER = "__mesh_class__", "__mesh_function__"
-
-
-class AgentOptions(TypedDict, total=False):
-    """Options of the whole agent; environment variables take precedence.
-
-    `name` is a display name. `health_interval`: seconds between heartbeats; `timeout_threshold` and
-    `eviction_threshold`: seconds without a heartbeat until the agent is degraded, and until it is expired. The shortest
-    of several declarations applies. `registry_url` and `registry_endpoint` are the same option.
-    """
-
-    name: str | None
-    namespace: str | None
-    security_context: str | None
-    health_interval: float | None
-    timeout_threshold: float | None
-    eviction_threshold: float | None
-    registry_url: str | None
-    registry_endpoint: str | None
 
 
 def mesh_agent(
@@ -55,17 +35,18 @@ def mesh_agent(
     A function provides the `capability`, or all `capabilities`, with this `version` and these `tags`; the default is
     its own name. `dependencies` are capabilities, or objects with a `capability`, `version`, `tags` and more. Each is
     injected into the parameter with its name: a Dependency to call, or None while it is unresolved. These parameters
-    are removed from the signature. The decorator goes below `@server.tool()`.
+    are removed from the signature. The decorator goes below `@server.tool()`. `options` are described in AgentOptions.
 
-    For a class, each object provides its `capabilities`, and its methods marked with `@tool()`. Raises InvalidData and
-    DecoratorOrderError.
+    For a class, each object provides its `capabilities`, and its methods marked with `@tool()`. Raises InvalidData,
+    with the name of the argument as its `field`, and DecoratorOrderError.
     """
-    checked = _checked_options(options)
+    checked = checked_options("mesh_agent", options)
 
     def declare(decorated: T) -> T:
         if inspect.isclass(decorated):
-            if capability is not None or capabilities is not None or dependencies:
-                raise InvalidData("capabilities", "capabilities: for a class, set self.capabilities instead")
+            _check_class_arguments(
+                capability=capability, capabilities=capabilities, version=version, tags=tags, dependencies=dependencies
+            )
             current_process().agent.set_options(**checked)
             return _decorate_class(decorated)  # type: ignore[return-value]
         check_decorator_order(decorated)
@@ -77,6 +58,22 @@ def mesh_agent(
         return function.wrapper  # type: ignore[return-value]
 
     return declare
+
+
+_CLASS_ALTERNATIVES = {
+    "capability": "add it to self.capabilities in __init__, or pass it to @tool()",
+    "capabilities": "set self.capabilities in __init__",
+    "version": "pass it to @tool(), or add it to the entry in self.capabilities",
+    "tags": "pass them to @tool(), or add them to the entry in self.capabilities",
+    "dependencies": "pass them to @tool() of the method that uses them",
+}
+
+
+def _check_class_arguments(**arguments: object) -> None:
+    """Raise InvalidData for an argument that belongs to a function, not to a class."""
+    for name, value in arguments.items():
+        if value not in (None, ()):
+            raise InvalidData(name, f"{name}: not for a class; {_CLASS_ALTERNATIVES[name]}")
 
 
 def tool(
@@ -118,20 +115,6 @@ def _is_sdk_tool(function: Any, holder: Any) -> bool:
     return fields.get("fn") is function and "fn_metadata" in fields
 
 
-def _checked_options(options: AgentOptions) -> dict[str, Any]:
-    """Validate the options of the agent and return them."""
-    if unknown := sorted(options.keys() - AgentOptions.__annotations__.keys()):
-        raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name in DURATION_OPTIONS & given.keys():
-        check_duration(given[name], name)
-    if "registry_endpoint" in given:
-        given["registry_url"] = given.pop("registry_endpoint")
-    if "registry_url" in given:
-        parse_urls(given["registry_url"], "registry_url")
-    return given
-
-
 def _new_function(
     original: Callable[..., Any],
     name: str | None,
@@ -139,8 +122,8 @@ def _new_function(
     dependencies: DependencySpecs,
 ) -> AgentFunction:
     agent = current_process().agent
-    timeout = agent.environment.call_timeout
-    return AgentFunction(original, name or original.__name__, tuple(capability_specs), dependencies, agent, timeout)
+    timeout, capabilities = agent.environment.call_timeout, tuple(capability_specs)
+    return AgentFunction(original, name or original.__name__, capabilities, dependencies, agent.caller, timeout)
 
 
 def _capability_specs(
@@ -153,18 +136,18 @@ def _capability_specs(
     """Yield the capabilities of a function as dicts with the key `capability`."""
     if capability is not None and capabilities is not None:
         raise InvalidData("capabilities", "capabilities: pass capability or capabilities, not both")
-    if isinstance(capabilities, str | Mapping) or capabilities == []:
-        raise InvalidData("capabilities", "capabilities: expected a list of names or of objects with one")
+    if capabilities is not None:
+        check_capabilities(capabilities)
+        if not capabilities:
+            raise InvalidData("capabilities", "capabilities: expected at least one")
     if isinstance(tags, str):
         raise InvalidData("tags", "tags: expected a list of tags, not one string")
     shared = {"version": version, "tags": None if tags is None else list(tags)}
-    for at, given in enumerate([capability or function.__name__] if capabilities is None else capabilities):
+    check_capability(shared)
+    for given in (capability or function.__name__,) if capabilities is None else capabilities:
         own = dict(given) if isinstance(given, Mapping) else {"name": given}
-        named = own.pop("name", None)
-        if not isinstance(named, str) or not named:
-            raise InvalidData(f"capabilities[{at}].name", f"capabilities[{at}]: expected a name, not {named!r:.100}")
-        check_json(own, f"capabilities[{at}].")
-        yield {"capability": named} | {key: value for key, value in shared.items() if value is not None} | own
+        name = check_word(own.pop("name"), "capability")
+        yield {"capability": name} | {key: value for key, value in shared.items() if value is not None} | own
 
 
 def _decorate_class(decorated: type) -> type:

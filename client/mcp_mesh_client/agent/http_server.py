@@ -12,10 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from mcp_mesh_client.agent.env import http_url
+from mcp_mesh_client.errors import InvalidData
 
 # For requests in progress when the server stops.
 _SHUTDOWN_TIMEOUT_S = 5
 _LISTEN_BACKLOG = 2048
+# The name of an MCPServer that was made without one.
+_UNNAMED_SERVER = "mcp-server"
 _WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not listened on
 
 
@@ -36,7 +39,9 @@ class AgentHttpServer(uvicorn.Server):
         level = "warning" if quiet else server.settings.log_level.lower()
         # Without MCP sessions: agents of the mesh SDK and `meshctl` call tools without an initialize request.
         app = server.streamable_http_app(host=host, stateless_http=True)
-        super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S))
+        super().__init__(
+            uvicorn.Config(app, log_level=level, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S)
+        )
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve requests until SIGINT or SIGTERM."""
@@ -73,6 +78,28 @@ def new_mcp_server(name: str) -> "MCPServer[Any]":
     root.handlers[:] = handlers
     root.setLevel(level)
     return server
+
+
+def own_name(server: "MCPServer[Any]") -> str | None:
+    """Return the name that the application gave to an MCP server. Raises InvalidData for another kind of server."""
+    if not isinstance(server, MCPServer):
+        raise InvalidData(
+            "server",
+            f"server: expected an MCPServer of the MCP SDK, not {type(server).__qualname__}; "
+            "run this server yourself, and call announce(endpoint=...) without it",
+        )
+    return None if server.name == _UNNAMED_SERVER else server.name
+
+
+def log_one_line_per_record() -> None:
+    """Replace the log handler that MCPServer installed, which wraps and indents each record over several lines."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if type(handler).__module__ == "rich.logging" and getattr(handler, "rich_tracebacks", False):
+            plain = logging.StreamHandler()
+            plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+            plain.setLevel(handler.level)
+            root.handlers[root.handlers.index(handler)] = plain
 
 
 def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:

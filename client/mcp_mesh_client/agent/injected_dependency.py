@@ -1,37 +1,72 @@
 """A dependency that is injected into a function: a callable that calls the tool of another agent."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from mcp_mesh_client.agent.suspect_providers import SuspectProviders
 from mcp_mesh_client.errors import DependencyUnavailable, InvalidData
 from mcp_mesh_client.types.dependencies import Provider
+
+
+class DependencyBinding:
+    """One dependency of one function.
+
+    `resolved` is the provider that the registry resolved. `replacement` is called instead while `resolved` is suspect.
+    """
+
+    def __init__(self, capability: str, spec: str | Mapping[str, Any], suspects: SuspectProviders) -> None:
+        self.capability = capability
+        self.spec = spec
+        self.resolved: Provider | None = None
+        self.replacement: Provider | None = None
+        self._suspects = suspects
+
+    @property
+    def provider(self) -> Provider | None:
+        """The provider to call; None if there is none that can be reached."""
+        resolved = self.resolved
+        if resolved is None or resolved not in self._suspects:
+            return resolved
+        replacement = self.replacement
+        return None if replacement is None or replacement in self._suspects else replacement
+
+    def resolve(self, provider: Provider | None) -> None:
+        """Set the provider that the registry resolved."""
+        self.resolved, self.replacement = provider, None
+
+    def require_provider(self) -> Provider:
+        """Return the provider to call. Raises DependencyUnavailable if there is none."""
+        if (provider := self.provider) is not None:
+            return provider
+        if (resolved := self.resolved) is None:
+            raise DependencyUnavailable(f"{self.capability}: no provider is available")
+        raise DependencyUnavailable(
+            f"{self.capability}: {resolved['agent_id']} at {resolved['endpoint']} could not be reached a moment ago, "
+            "and no other provider is available"
+        )
 
 
 class ToolCaller(Protocol):
     """Calls tools of providers."""
 
-    async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
-        """Call a tool on the running event loop."""
+    @property
+    def suspects(self) -> SuspectProviders:
+        """The providers that could not be reached."""
 
-    def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
-        """Start a call of a tool on the event loop of another thread."""
+    async def call(self, binding: DependencyBinding, arguments: dict[str, Any], timeout: float) -> Any:
+        """Call the tool of a dependency on the running event loop."""
 
-
-class DependencyBinding:
-    """One dependency of one function; its `provider` is None while it is unresolved."""
-
-    def __init__(self, capability: str, spec: Any) -> None:
-        self.capability = capability
-        self.spec = spec
-        self.provider: Provider | None = None
+    def submit(self, binding: DependencyBinding, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
+        """Start a call of the tool of a dependency on the event loop of another thread."""
 
 
 class Dependency:
     """The tool of another agent that provides a capability, called with keywords: `date_service(format="iso")`.
 
     In an async function the call must be awaited; otherwise it returns the result of the tool. The call goes to the
-    current provider, which may have changed since the function started. Raises DependencyUnavailable,
-    DependencyTimeout or DependencyFailed.
+    current provider, which may have changed since the function started; if that one cannot be reached, it goes to
+    another provider. Raises DependencyUnavailable, DependencyTimeout or DependencyFailed.
     """
 
     def __init__(self, binding: DependencyBinding, caller: ToolCaller, timeout: float, *, is_async: bool) -> None:
@@ -41,14 +76,14 @@ class Dependency:
         self._is_async = is_async
 
     def __repr__(self) -> str:
-        provider = self._binding.provider
+        provider = self.provider
         if provider is None:
             return f"<{self._binding.capability}: unresolved>"
         return f"<{self._binding.capability}: {provider['tool_name']} on {provider['agent_id']}>"
 
     @property
     def provider(self) -> Provider | None:
-        """The current provider: `agent_id`, `endpoint` and `tool_name`; None while no provider is resolved."""
+        """The current provider: `agent_id`, `endpoint` and `tool_name`; None while there is none."""
         return self._binding.provider
 
     def with_timeout(self, seconds: float) -> "Dependency":
@@ -60,20 +95,11 @@ class Dependency:
     def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool of the current provider."""
         if self._is_async:
-            return self._call_async(arguments)
-        future = self._caller.submit(self._require_provider(), arguments, self._timeout)
+            return self._caller.call(self._binding, arguments, self._timeout)
+        future = self._caller.submit(self._binding, arguments, self._timeout)
         try:
             return future.result()
         except BaseException:
             # Ctrl-C cancels the call, too.
             future.cancel()
             raise
-
-    async def _call_async(self, arguments: dict[str, Any]) -> Any:
-        return await self._caller.call(self._require_provider(), arguments, self._timeout)
-
-    def _require_provider(self) -> Provider:
-        provider = self._binding.provider
-        if provider is None:
-            raise DependencyUnavailable(f"{self._binding.capability}: no provider is available")
-        return provider

@@ -8,23 +8,23 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-import httpx2
 import mcp
 import mcp_types
 import pydantic
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from mcp_mesh_client.errors import DependencyFailed, DependencyTimeout, DependencyUnavailable
+from mcp_mesh_client.agent.env import mcp_url
+from mcp_mesh_client.agent.provider_http_client import OUTCOMES, ProviderHttpClient
+from mcp_mesh_client.errors import DependencyFailed, DependencyTimeout, DependencyUnavailable, Outcome
+from mcp_mesh_client.network_environment import describe, proxy_for
 from mcp_mesh_client.types.dependencies import Provider
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# An agent needs few providers at the same time. The keepalive is shorter than the 5 s after which uvicorn closes a
-# connection.
-_MAX_SESSIONS, _CONNECT_TIMEOUT_S, _KEEPALIVE_EXPIRY_S = 64, 5.0, 3.0
+# An agent needs few providers at the same time.
+_MAX_SESSIONS = 64
 # The start of an object that the SDK has encoded for a tool without a return type: indented by two.
 _UNTYPED_OBJECT_PREFIX = '{\n  "'
 
@@ -35,22 +35,34 @@ class McpSessions:
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _McpSession] = OrderedDict()
 
-    async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
+    async def call(self, capability: str, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
         """Return the result of a provider's tool.
 
-        Raises DependencyUnavailable, DependencyTimeout or DependencyFailed.
+        Raises DependencyUnavailable, DependencyTimeout or DependencyFailed, which name the capability and the provider.
         """
-        target = f"{provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
+        target = f"{capability}: {provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
         try:
             async with asyncio.timeout(timeout):
-                result = await self._session(mcp_url(provider["endpoint"])).call(
-                    target, provider["tool_name"], arguments
-                )
+                result = await self._session(provider).call(target, provider["tool_name"], arguments)
         except TimeoutError as error:
             raise DependencyTimeout(f"{target}: no response within {timeout:g} s") from error
+        except DependencyUnavailable:
+            # The provider may be another program after a restart; the next call opens a new session.
+            if (session := self._sessions.pop(mcp_url(provider["endpoint"]), None)) is not None:
+                session.close_when_idle()
+            raise
         if result.is_error:
             raise DependencyFailed(f"{target}: {_text_content(result) or 'the tool failed without a message'}")
         return tool_value(result)
+
+    async def can_connect(self, provider: Provider, timeout: float) -> bool:
+        """Return whether an MCP session with a provider is open, or opens within some seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._session(provider).wait_open()
+        except (TimeoutError, DependencyUnavailable):
+            return False
+        return True
 
     async def close(self) -> None:
         """Close all sessions."""
@@ -59,7 +71,8 @@ class McpSessions:
             session.close_when_idle()
         await asyncio.gather(*(session.wait_closed() for session in sessions))
 
-    def _session(self, url: str) -> "_McpSession":
+    def _session(self, provider: Provider) -> "_McpSession":
+        url = mcp_url(provider["endpoint"])
         session = self._sessions.get(url)
         if session is None or session.is_closed:
             session = self._sessions[url] = _McpSession(url)
@@ -76,14 +89,16 @@ class McpSessions:
 
 
 class _McpSession:
-    """One MCP session in its own task; an error ends the task and all calls in progress."""
+    """One MCP session in its own task; an unexpected error ends the task and all calls in progress."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._proxy = proxy_for(url)
         self._client: asyncio.Future[mcp.Client] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
         self._callers = set[asyncio.Task[Any]]()
         self._idle = asyncio.Event()
+        self._repeatable_tools = frozenset[str]()
         # In a context of its own, because the session outlives the call that opens it.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         self._task.add_done_callback(self._cancel_callers)
@@ -105,8 +120,14 @@ class _McpSession:
         """Wait until the session has ended."""
         await asyncio.wait({self._task})
 
+    async def wait_open(self) -> None:
+        """Wait until the session is open. Raises DependencyUnavailable if it cannot be opened."""
+        await asyncio.wait({self._client})
+        if self._client.cancelled():
+            raise self._unavailable(self._url, "", self._end_cause(), "not_sent")
+
     async def call(self, target: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool. Raises DependencyUnavailable if the session ends before the response."""
+        """Call a tool. Raises DependencyUnavailable if there is no response, DependencyFailed for an error."""
         caller = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = caller.cancelling()
         self._callers.add(caller)
@@ -116,11 +137,12 @@ class _McpSession:
         except asyncio.CancelledError:
             # The session has ended, unless the caller was cancelled, too.
             if self._task.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
-                raise self._connection_lost(target) from None
+                outcome: Outcome = "not_sent" if self._client.cancelled() else "unknown"
+                raise self._unavailable(target, tool, self._end_cause(), outcome) from None
             raise
         except MCPError as error:
-            if error.code == mcp_types.CONNECTION_CLOSED:
-                raise self._connection_lost(target) from error
+            if (lost := OUTCOMES.get(error.code)) is not None:
+                raise self._unavailable(target, tool, error, lost) from error
             raise DependencyFailed(f"{target}: {error}") from error
         except (pydantic.ValidationError, RuntimeError) as error:
             raise DependencyFailed(f"{target}: invalid tool result: {error}") from error
@@ -134,14 +156,14 @@ class _McpSession:
         return await client.call_tool(tool, arguments)
 
     async def _run(self) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S)
-        # Each call has its own timeout; connecting must not use up all of it.
-        timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
         try:
             async with (
-                httpx2.AsyncClient(limits=limits, timeout=timeout) as http,
+                ProviderHttpClient(self._url, self._proxy) as http,
                 mcp.Client(streamable_http_client(self._url, http_client=http)) as client,
             ):
+                # The SDK lists the tools in any case, to check their results.
+                self._repeatable_tools = await _repeatable_tools(client)
+                http.session_is_open = True
                 self._client.set_result(client)
                 await self._closing.wait()
                 await self._idle.wait()
@@ -155,18 +177,29 @@ class _McpSession:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.debug("mcp_session_closed url=%s error=%s", self._url, _root_cause(error))
 
-    def _connection_lost(self, target: str) -> DependencyUnavailable:
-        """Return the error for a call whose session ended."""
-        cause = None if not self._task.done() or self._task.cancelled() else self._task.exception()
-        message = "the connection was lost" if cause is None else _root_cause(cause)
-        error = DependencyUnavailable(f"{target}: {message}")
+    def _end_cause(self) -> BaseException | None:
+        """Return the error that ended the session, if it ended with an error."""
+        return None if not self._task.done() or self._task.cancelled() else self._task.exception()
+
+    def _unavailable(
+        self, target: str, tool: str, cause: BaseException | None, outcome: Outcome
+    ) -> DependencyUnavailable:
+        """Return the error of a call without a response."""
+        message = ("the connection was lost" if cause is None else _root_cause(cause)) + describe(self._proxy)
+        repeatable = outcome == "not_sent" or tool in self._repeatable_tools
+        error = DependencyUnavailable(f"{target}: {message}", outcome=outcome, repeatable=repeatable)
         error.__cause__ = cause
         return error
 
 
-def mcp_url(endpoint: str) -> str:
-    """Return the MCP URL of a provider: its endpoint, with `/mcp` if it has no path."""
-    return endpoint.rstrip("/") + "/mcp" if urlsplit(endpoint).path in ("", "/") else endpoint
+async def _repeatable_tools(client: mcp.Client) -> frozenset[str]:
+    """Return the tools whose annotations state that a repeated call is harmless."""
+    try:
+        tools = (await client.list_tools()).tools
+    except (MCPError, pydantic.ValidationError):
+        return frozenset()
+    hints = {tool.name: tool.annotations for tool in tools if tool.annotations is not None}
+    return frozenset(name for name, hint in hints.items() if hint.read_only_hint or hint.idempotent_hint)
 
 
 def tool_value(result: mcp_types.CallToolResult) -> Any:

@@ -71,6 +71,7 @@ class AgentLifecycle:
                 url = self._agent.registry_url
                 try:
                     async with RegistryClient(url) as registry:
+                        self._agent.caller.registry = registry
                         while self._active_run is run and url == self._agent.registry_url:
                             await run.wait(await self._step(registry))
                 except Exception as error:  # noqa: BLE001 - logged with its traceback below
@@ -78,6 +79,8 @@ class AgentLifecycle:
                     _log.exception("agent_lifecycle_failed id=%s", self._agent.id)
                     await run.wait(self._back_off(str(error)))
         finally:
+            if self._active_run in (run, None):
+                self._agent.caller.registry = None
             run.ended.set()
 
     async def _step(self, registry: RegistryClient) -> float | None:
@@ -100,7 +103,9 @@ class AgentLifecycle:
         try:
             response: HeartbeatResult | RegisterResult | ErrorResponse
             if self._registered_revision == revision:
-                response = await registry.heartbeat(agent.id, dependencies_version=self._dependencies_version)
+                response = await registry.heartbeat(
+                    agent.id, dependencies_version=self._dependencies_version, load=agent.load()
+                )
             else:
                 self._may_be_registered = True
                 response = await registry.register_agent(agent.registration_document(endpoint))
@@ -120,11 +125,15 @@ class AgentLifecycle:
             self._may_be_registered = was_sent
             return self._back_off(response["message"])
         self._backoff.reset()
-        if self._registered_revision != revision:
+        is_new = self._registered_revision != revision
+        if is_new:
             _log.info("agent_registered id=%s endpoint=%s", agent.id, endpoint)
         self._registered_revision, self._last_rejection = revision, None
         self._dependencies_version = response.get("dependencies_version", self._dependencies_version)
         agent.update_dependencies(response)
+        if is_new and agent.load() is not None:
+            # Only a heartbeat contains the load.
+            return 0.0
         return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - not for security
 
     def _back_off(self, reason: str) -> float:

@@ -170,17 +170,22 @@ async def test_an_announced_server_gets_the_tools_of_the_agent(replica: Replica)
         names = {each["name"]: each["function_name"] for each in agent["capabilities"]}
         assert names == {"double": "double", "triples": "triple"}
         wait_until(lambda: responds(agent["endpoint"]), description="it responds")
-        health = httpx2.get(f"{agent['endpoint']}/health", timeout=REQUEST_TIMEOUT_S).json()
+        health = httpx2.get(health_url(agent["endpoint"]), timeout=REQUEST_TIMEOUT_S).json()
         assert (health["status"], health["agent_id"]) == ("healthy", agent["id"])
         assert [await call_tool(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
         assert process.wait_for_exit(signal.SIGTERM) == -signal.SIGTERM
         assert agents(replica) == []
 
 
+def health_url(endpoint: str) -> str:
+    """Return the URL of the health of an agent that serves MCP at an endpoint."""
+    return f"{endpoint.removesuffix('/mcp')}/health"
+
+
 def responds(endpoint: str) -> bool:
     """Return whether a server responds there."""
     try:
-        return httpx2.get(f"{endpoint}/health", timeout=REQUEST_TIMEOUT_S).status_code == 200
+        return httpx2.get(health_url(endpoint), timeout=REQUEST_TIMEOUT_S).status_code == 200
     except httpx2.TransportError:
         return False
 

@@ -36,7 +36,7 @@ def test_a_tool_without_dependency_injection_is_rejected_by_announce() -> None:
 @pytest.mark.usefixtures("local_process")
 def test_announce_requires_an_endpoint() -> None:
     """It comes from the argument or from the environment."""
-    with pytest.raises(InvalidData, match=r"^endpoint: expected the URL of this process"):
+    with pytest.raises(InvalidData, match=r"^endpoint: expected the URL for MCP calls"):
         announce()
     with pytest.raises(InvalidData, match=r"^endpoint: expected http"):
         announce(endpoint="me:1")
@@ -85,14 +85,16 @@ def test_an_automatic_server_stops_when_the_application_announces_its_own() -> N
         automatic = wait_until(lambda: local_process.agent.endpoint or "", description="the automatic server started")
         wait_until(lambda: health(automatic).get("agent_id") == local_process.agent.id, description="it responds")
         announce(endpoint="http://me:1")
-        assert local_process.agent.endpoint == "http://me:1"
+        assert local_process.agent.endpoint == "http://me:1/mcp"
         assert health(automatic) == {}
 
 
 def health(endpoint: str) -> dict[str, Any]:
     """Return the health response of an agent, empty if it does not respond."""
     try:
-        response: dict[str, Any] = httpx2.get(f"{endpoint}/health", timeout=REQUEST_TIMEOUT_S).json()
+        response: dict[str, Any] = httpx2.get(
+            f"{endpoint.removesuffix('/mcp')}/health", timeout=REQUEST_TIMEOUT_S
+        ).json()
     except httpx2.TransportError:
         return {}
     return response

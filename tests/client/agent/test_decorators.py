@@ -251,14 +251,23 @@ def test_one_process_is_one_agent(local_process: AgentProcess) -> None:
 
 
 def test_thresholds_are_registered_with_the_agent(local_process: AgentProcess) -> None:
-    """They are in seconds, and the shortest is used; without them the registry uses its defaults."""
-    mesh_agent()(lambda_one)
-    assert (
-        not {"timeout_threshold", "eviction_threshold"} & local_process.agent.registration_document("http://x").keys()
-    )
+    """They are in seconds, and the shortest is used; the defaults are three and six heartbeat intervals."""
+
+    def thresholds() -> tuple[float, float, float]:
+        document = local_process.agent.registration_document("http://x")
+        return document["health_interval"], document["timeout_threshold"], document["eviction_threshold"]
+
+    assert thresholds() == (0.1, 0.3, 0.6)
+    mesh_agent(health_interval=5)(lambda_one)
+    assert thresholds() == (5, 15, 30)
+    mesh_agent(eviction_threshold=20)(lambda_one)
+    assert thresholds() == (5, 10, 20)
+    with pytest.raises(InvalidData, match=r"^eviction_threshold: expected more than timeout_threshold, 20"):
+        mesh_agent(timeout_threshold="20s")(lambda_two)
+    local_process.agent._options.clear()
 
     mesh_agent(timeout_threshold=15, eviction_threshold=60)(lambda_two)
-    mesh_agent(timeout_threshold=20)(lambda_three)
+    mesh_agent(timeout_threshold=20, eviction_threshold="1m")(lambda_three)
 
     document = local_process.agent.registration_document("http://x")
     assert (document["timeout_threshold"], document["eviction_threshold"]) == (15, 60)

@@ -20,8 +20,8 @@ from mcp_mesh_client import (
     mesh_agent,
 )
 from mcp_mesh_client.agent.agent_process import AgentProcess as LocalProcess
+from mcp_mesh_client.agent.env import mcp_url
 from mcp_mesh_client.agent.http_server import AgentHttpServer
-from mcp_mesh_client.agent.provider_sessions import mcp_url
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 
 from tests.support.agent_process import AgentProcess
@@ -110,6 +110,7 @@ def endpoint() -> Iterator[str]:
 
 def resolve(local_process: LocalProcess, endpoint: str, tool: str) -> None:
     """Resolve the dependency `it` of all functions to this tool."""
+    local_process.agent.caller.suspects.clear()
     provider = {"agent_id": "provider-1", "endpoint": endpoint, "tool_name": tool}
     local_process.agent.update_dependencies(
         {"dependencies_resolved": {name: {"it": provider} for name in local_process.agent.functions}}
@@ -305,7 +306,7 @@ def test_a_closed_event_loop_closes_its_sessions(local_process: LocalProcess, en
         for _ in range(3):
             assert asyncio.run(use()) == "2026-11-27"
             gc.collect()
-    assert len(local_process.agent._sessions) == 0
+    assert len(local_process.agent.caller._sessions) == 0
 
 
 async def test_a_running_function_sees_changes_of_its_dependency(local_process: LocalProcess, endpoint: str) -> None:

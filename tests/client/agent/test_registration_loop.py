@@ -164,7 +164,7 @@ async def test_a_registration_is_logged_with_id_and_endpoint(caplog: pytest.LogC
             await async_wait_until(lambda: len(server.requests) >= 5, description="heartbeats continue")
             await deregister(local_process)
 
-    logged = f"agent_registered id={local_process.agent.id} endpoint={ENDPOINT}"
+    logged = f"agent_registered id={local_process.agent.id} endpoint={ENDPOINT}/mcp"
     assert [record.message for record in caplog.records if "agent_registered" in record.message] == [logged, logged]
 
 
