@@ -23,20 +23,18 @@ FAST = REGISTRATION | {"health_interval": 0.05}
 async def test_an_agent_stays_registered_until_the_end(redis_url: str) -> None:
     """It is healthy, has the default thresholds, registers again after a loss, and is removed at the end."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
-        async with client.keep_alive(REGISTRATION, load=lambda: 0.5) as kept:
-            assert kept.agent_id == "a"
+        async with client.keep_alive(REGISTRATION, load=lambda: 0.5) as registered:
+            assert registered.agent_id == "a"
             agent: Any = await client.agent("a")
             assert (agent["health_interval"], agent["timeout_threshold"], agent["eviction_threshold"]) == (5, 15, 30)
             await async_wait_until(
-                lambda: async_status(client, "healthy"), description="its first heartbeat is recorded", timeout=30
+                lambda: async_status(client, "healthy"), description="its first heartbeat is recorded"
             )
         assert "error" in await client.agent("a")
 
         async with client.keep_alive(FAST):
             await client.unregister_agent("a")
-            await async_wait_until(
-                lambda: async_status(client, "healthy"), description="it is registered again", timeout=30
-            )
+            await async_wait_until(lambda: async_status(client, "healthy"), description="it is registered again")
 
 
 async def async_status(client: RegistryClient, expected: str) -> bool:
@@ -54,7 +52,7 @@ async def test_heartbeats_contain_the_load() -> None:
         RegistryClient(server.url) as client,
         client.keep_alive(FAST, load=lambda: float(next(loads))),
     ):
-        await async_wait_until(lambda: len(server.requests) >= 4, description="heartbeats are sent", timeout=30)
+        await async_wait_until(lambda: len(server.requests) >= 4, description="heartbeats are sent")
 
     assert [json.loads(body).get("load") for body in server.bodies[:4]] == [None, 0, 1, 2]
     assert server.requests[-1].startswith("DELETE /agents/a ")
@@ -87,7 +85,7 @@ async def test_only_the_first_registration_is_conditional() -> None:
         RegistryClient(server.url) as client,
         client.keep_alive(FAST | {"resource_version": "0"}),
     ):
-        await async_wait_until(lambda: len(server.requests) >= 3, description="it is registered again", timeout=30)
+        await async_wait_until(lambda: len(server.requests) >= 3, description="it is registered again")
 
     assert [json.loads(body).get("resource_version") for body in server.bodies[:3]] == ["0", None, None]
 
@@ -97,14 +95,13 @@ def test_a_sync_client_keeps_agents_alive(redis_url: str) -> None:
     port = free_port()
     with SyncRegistryClient(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor() as pool:
         entered = pool.submit(client.keep_alive(REGISTRATION).__enter__)
-        wait_until(lambda: client.state == "offline", description="no registry responds", timeout=30)
+        wait_until(lambda: client.state == "offline", description="no registry responds")
         replica = Replica(redis_url, REGISTRY_PORT=str(port))
         replica.start()
         assert entered.result(60).agent_id == "a"
         wait_until(
             lambda: httpx2.get(f"{replica.url}/agents/a/status").json()["status"] == "healthy",
             description="it is healthy",
-            timeout=30,
         )
         client.close()
         assert httpx2.get(f"{replica.url}/agents/a").status_code == 404

@@ -107,7 +107,7 @@ def test_a_killed_provider_is_replaced_without_a_failed_call(replica: Replica, c
         wait_until_registered(replica.url, "sunny")
         with provider_process(replica, "rainy") as killed:
             # Of equal providers, the one that registered last is resolved.
-            wait_until(lambda: resolved_id(consumer).startswith("rainy"), description="it is resolved", timeout=30)
+            wait_until(lambda: resolved_id(consumer).startswith("rainy"), description="it is resolved")
             assert plan() == "rainy"
             killed.kill()
 
@@ -132,7 +132,7 @@ def test_the_only_provider_is_killed(
         assert failed.value.outcome == "not_sent"
 
         # The suspicion is extended while the provider cannot be reached, so no other call fails.
-        wait_until(lambda: plan() is None and not resolved_id(consumer), description="it is expired", timeout=90)
+        wait_until(lambda: plan() is None and not resolved_id(consumer), description="it is expired")
 
     suspicions = [record.message for record in caplog.records if record.message.startswith("provider_suspect")]
     assert len(suspicions) == 1
@@ -149,7 +149,7 @@ def test_a_restarted_provider_costs_one_failed_call(replica: Replica) -> None:
             plan()
         provider.start()
 
-        assert wait_until(plan, description="the new process is called", timeout=30) == "sunny"
+        assert wait_until(plan, description="the new process is called") == "sunny"
 
 
 def test_a_stable_id_replaces_its_own_registration(replica: Replica, consumer: LocalProcess) -> None:
@@ -163,7 +163,7 @@ def test_a_stable_id_replaces_its_own_registration(replica: Replica, consumer: L
             plan()
         provider.start()
 
-        assert wait_until(plan, description="the new process is called", timeout=30) == "sunny"
+        assert wait_until(plan, description="the new process is called") == "sunny"
         assert [agent["id"] for agent in httpx2.get(f"{replica.url}/agents?capability=weather").json()["agents"]] == [
             "w"
         ]
@@ -184,7 +184,6 @@ def test_a_call_in_progress_is_repeated_only_if_its_tool_allows_it(replica: Repl
         killed = wait_until(
             lambda: next((each for each in before if each.output.count("executes") > before[each]), None),
             description="the tool executes",
-            timeout=30,
         )
         left = other if killed is one else one
         killed.kill()
@@ -212,7 +211,7 @@ def test_a_heartbeat_ends_the_suspicion(replica: Replica, consumer: LocalProcess
             return True
 
     for _ in range(2):
-        wait_until(is_called, description="it is called", timeout=30)
+        wait_until(is_called, description="it is called")
         assert consumer.agent.functions["plan"].dependencies["weather"].provider is None
 
 
@@ -233,7 +232,7 @@ def test_a_reachable_provider_is_called_again_without_a_heartbeat(
         plan()
     (suspicion,) = consumer.agent.caller.suspects.active()
     first_end = suspicion.ends_at
-    wait_until(lambda: suspicion.ends_at > first_end + 1, description="the suspicion is extended", timeout=30)
+    wait_until(lambda: suspicion.ends_at > first_end + 1, description="the suspicion is extended")
     assert plan() is None
 
     server = MCPServer("slow", log_level="ERROR")
@@ -241,7 +240,7 @@ def test_a_reachable_provider_is_called_again_without_a_heartbeat(
     http_server, thread = AgentHttpServer(server, "127.0.0.1", port, quiet=True), EventLoopThread()
     ended = thread.submit(http_server.serve())
     try:
-        assert wait_until(plan, description="it is called again", timeout=30) == "cloudy for 0"
+        assert wait_until(plan, description="it is called again") == "cloudy for 0"
     finally:
         http_server.should_exit = True
         ended.result(10)
