@@ -176,8 +176,8 @@ def _dependency_cases(agent: LocalAgent, endpoint: str) -> tuple[Case, Callable[
 
     wrappers = []
     for original in (use, use_blocking):
-        function = AgentFunction(original, original.__name__, [{"capability": "use"}], ["it"], agent, 30.0)
-        function.dependencies["it"].provider = {"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL}
+        function = AgentFunction(original, original.__name__, [{"capability": "use"}], ["it"], agent.caller, 30.0)
+        function.dependencies["it"].resolve({"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL})
         wrappers.append(function.wrapper)
     awaited, blocking = wrappers
 

@@ -133,7 +133,7 @@ class RegistryClient:
             RegisterResults, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
         )
         if "error" not in response:
-            for result in response["results"]:
+            for result in response.get("results", ()):
                 _log_warnings(result)
         return response
 

@@ -183,6 +183,7 @@ WITHOUT_METHOD = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unre
     "POST /mcp",
     # For meshctl and the agents that it starts.
     *("GET /events", "GET /schemas", "GET /schemas/{hash}", "POST /jobs/claim"),
+    *("GET /jobs", "GET /jobs/{job_id}", "GET /a2a/agents"),
     *("GET /proxy/{host}:{port}/mcp", "POST /proxy/{host}:{port}/mcp"),
     *("GET /admin/drain", "POST /admin/drain", "DELETE /admin/drain"),
 }

@@ -181,12 +181,12 @@ def test_a_call_in_progress_is_repeated_only_if_its_tool_allows_it(replica: Repl
         before = {process: process.output.count("executes") for process in (one, other)}
         thread = EventLoopThread()
         call = thread.submit(asyncio.to_thread(plan, 3))
-        killed = wait_until(
-            lambda: next((each for each in before if each.output.count("executes") > before[each]), None),
+        executing = wait_until(
+            lambda: [each for each in before if each.output.count("executes") > before[each]],
             description="the tool executes",
         )
-        left = other if killed is one else one
-        killed.kill()
+        left = other if executing == [one] else one
+        executing[0].kill()
 
         if repeats:
             assert call.result(30) == left.env["WEATHER"]
