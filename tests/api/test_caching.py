@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from registry.config.value_types import Secret
-from tests.support.http_calls import JSON_HEADERS, a_registration, list_agent_ids, register
+from tests.support.http_calls import JSON_HEADERS, REQUEST_TIMEOUT_S, a_registration, list_agent_ids, register
 from tests.support.in_process_registry import in_process_registry
 from tests.support.load_balancers import NGINX_PATH, nginx
 from tests.support.served_registry import served_registry
@@ -91,7 +91,7 @@ async def test_a_caching_nginx_serves_no_outdated_list(redis_url: str, tmp_path:
     async with (
         served_registry(redis_url) as served,
         nginx([served.url], tmp_path, CACHE) as url,
-        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S) as client,
     ):
         for number in range(3):
             assert len(await list_agent_ids(client)) == number
@@ -104,7 +104,7 @@ async def test_a_caching_nginx_serves_nothing_without_the_token(redis_url: str, 
     async with (
         served_registry(redis_url, auth_token=Secret(TOKEN)) as served,
         nginx([served.url], tmp_path, CACHE) as url,
-        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S) as client,
     ):
         for path in ("/agents", "/agents?fields=id", "/metrics", "/capabilities"):
             assert (await client.get(path, headers=AUTHORIZED)).status_code == 200

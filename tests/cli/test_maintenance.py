@@ -228,7 +228,7 @@ def test_doctor_repairs_a_damaged_append_only_file(damage: bytes, directory: Pat
     """As after a power failure. The start-up error names the command; a copy of the damaged file is left."""
     with CliProcess("--port", "0", directory=directory) as running:
         url = running.wait_until_serving()
-        assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
+        assert httpx2.post(f"{url}/agents", json=a_registration(), timeout=REQUEST_TIMEOUT_S).status_code == 200
     (file,) = (directory / "data" / "appendonlydir").glob("*.incr.aof")
     intact = file.read_bytes()
     file.write_bytes(intact + damage)
@@ -247,7 +247,7 @@ def test_doctor_repairs_a_damaged_append_only_file(damage: bytes, directory: Pat
     assert (Path(found[1]) / file.name).read_bytes() == intact + damage
     assert repaired.stdout.endswith(b"ok       1 agents, no problems\n")
     with CliProcess("--port", "0", directory=directory) as running:
-        listed = httpx2.get(f"{running.wait_until_serving()}/agents").json()
+        listed = httpx2.get(f"{running.wait_until_serving()}/agents", timeout=REQUEST_TIMEOUT_S).json()
     assert [agent["id"] for agent in listed["agents"]] == ["a"]
     assert run("doctor", "--repair", directory=directory).stdout == b"ok       1 agents, no problems\n"
 

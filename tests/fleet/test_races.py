@@ -147,7 +147,6 @@ async def race_heartbeats(fleet: FleetUnderLoad, agents: int, heartbeats: int) -
 
 
 @pytest.mark.fault(40, "Heartbeats arrive within 5 ms of the expiry")
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("agents", "heartbeats"),
     [(40, 25), pytest.param(50, 200, marks=pytest.mark.slow)],

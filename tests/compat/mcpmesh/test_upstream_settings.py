@@ -7,6 +7,7 @@ import pytest
 
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.config.env import load_settings
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.replica import Replica
 
 TLS = {"MCP_MESH_TLS_MODE": "auto", "MCP_MESH_TLS_CERT": "/tls/registry.pem", "MCP_MESH_TLS_KEY": "/tls/registry.key"}
@@ -45,7 +46,7 @@ def test_settings_that_change_nothing_cause_no_warning(environ: dict[str, str]) 
 def test_the_warning_is_in_the_log_and_in_health(redis_url: str) -> None:
     """`meshctl start --tls-auto` sets these variables."""
     with Replica(redis_url, REGISTRY_LOG_FORMAT="json", **TLS) as replica:
-        warnings = httpx2.get(f"{replica.url}/health").json()["warnings"]
+        warnings = httpx2.get(f"{replica.url}/health", timeout=REQUEST_TIMEOUT_S).json()["warnings"]
         lines = [json.loads(line) for line in replica.output.splitlines() if line.startswith("{")]
 
     assert any("MCP_MESH_TLS_MODE" in warning for warning in warnings)
