@@ -7,6 +7,7 @@ from typing import Any, Self, Unpack, cast
 from urllib.parse import quote
 
 from mcp_mesh_client.config import ClientOptions, load_config
+from mcp_mesh_client.durations import to_seconds
 from mcp_mesh_client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
 from mcp_mesh_client.filters import (
     AgentFilters,
@@ -226,7 +227,7 @@ class RegistryClient:
             AgentList,
             "/agents",
             query_pairs(filters),
-            extra_timeout=MAX_WAIT_FACTOR * (filters.get("wait") or 0.0),
+            extra_timeout=MAX_WAIT_FACTOR * to_seconds(filters.get("wait") or 0.0, "wait"),
         )
 
     async def agent(self, agent_id: str) -> Agent | ErrorResponse:
@@ -307,14 +308,16 @@ class RegistryClient:
         """Return the name, version and endpoints of the service."""
         return await self._session.send(ServiceDescription, Request("GET", "/"))
 
-    async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
+    async def wait_for(
+        self, capability: str, *, timeout: float | str = 30.0, **filters: Unpack[WaitFilters]
+    ) -> list[Agent]:
         """Wait until healthy or degraded agents in service provide a capability, and return these agents.
 
-        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
-        RequestRejected for invalid filters.
+        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout`, a number of
+        seconds or a text with a unit, and RequestRejected for invalid filters.
         """
         pairs = query_pairs({"draining": False, **filters, "capability": capability})
-        return await CapabilityWaiter(self._session, capability, pairs).wait(timeout)
+        return await CapabilityWaiter(self._session, capability, pairs).wait(to_seconds(timeout, "timeout"))
 
     def watch(
         self,

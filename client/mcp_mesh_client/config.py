@@ -5,9 +5,10 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
+from mcp_mesh_client.durations import to_seconds
 from mcp_mesh_client.errors import InvalidData
 
 DEFAULT_URL = "http://localhost:8000"
@@ -20,8 +21,13 @@ DEFAULT_SECURITY_CONTEXTS: Mapping[str, Collection[str]] = MappingProxyType(
 )
 
 
+_DURATION_OPTIONS = frozenset(
+    {"timeout", "attempt_timeout", "cache_ttl", "offline_ttl", "watch_idle_timeout", "max_backoff"}
+)
+
+
 class ClientOptions(TypedDict, total=False):
-    """The options of a client. Durations are seconds.
+    """The options of a client. Durations are seconds, or texts with a unit such as `500ms`.
 
     `timeout`: limit of one call, including retries. `attempt_timeout`: time without a byte after which the next replica
     is tried. `max_rounds`: how often all replicas are tried before a call fails.
@@ -36,14 +42,14 @@ class ClientOptions(TypedDict, total=False):
     RequestRejected instead of returning the error response.
     """
 
-    timeout: float
-    attempt_timeout: float
+    timeout: float | str
+    attempt_timeout: float | str
     max_rounds: int
-    cache_ttl: float
+    cache_ttl: float | str
     cache_size: int
-    offline_ttl: float
-    watch_idle_timeout: float
-    max_backoff: float
+    offline_ttl: float | str
+    watch_idle_timeout: float | str
+    max_backoff: float | str
     security_contexts: Mapping[str, Collection[str]]
     raise_on_error: bool
 
@@ -86,7 +92,10 @@ def load_config(url: str | Sequence[str] | None, token: str | None, **options: U
         token = os.environ.get(TOKEN_ENV) or None
     if token is not None:
         check_token(token)
-    return ClientConfig(parse_urls(url), token, **options)
+    values: dict[str, Any] = dict(options)
+    for name in _DURATION_OPTIONS & values.keys():
+        values[name] = to_seconds(values[name], name)
+    return ClientConfig(parse_urls(url), token, **values)
 
 
 def check_token(token: str, field: str = "token") -> None:

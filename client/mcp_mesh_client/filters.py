@@ -31,14 +31,14 @@ class WatchFilters(WaitFilters, total=False):
 
 
 class AgentFilters(WatchFilters, total=False):
-    """The filters of `agents()`, with the names of the API; `continue_` is `continue`, `wait` is in seconds."""
+    """The filters of `agents()`, with the names of the API; `continue_` is `continue`, `wait` a duration."""
 
     resource_version: str | int
     resource_version_match: Literal["Exact", "NotOlderThan"]
     limit: int
     continue_: str
     fields: str | Sequence[str]
-    wait: float
+    wait: float | str
 
 
 class SelectOptions(TypedDict, total=False):

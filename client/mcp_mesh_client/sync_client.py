@@ -197,11 +197,13 @@ class SyncRegistryClient(SyncSession):
         """Return the name, version and endpoints of the service."""
         return self._thread.run(self._client.describe())
 
-    def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
+    def wait_for(
+        self, capability: str, *, timeout: float | str = 30.0, **filters: Unpack[WaitFilters]
+    ) -> list[Agent]:
         """Wait until healthy or degraded agents in service provide a capability, and return these agents.
 
-        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
-        RequestRejected for invalid filters.
+        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout`, a number of
+        seconds or a text with a unit, and RequestRejected for invalid filters.
         """
         return self._thread.run(self._client.wait_for(capability, timeout=timeout, **filters))
 

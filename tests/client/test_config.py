@@ -68,7 +68,7 @@ def test_a_token_is_not_shown() -> None:
         ("cache_ttl", -1),
         ("cache_size", True),
         ("max_backoff", 301),
-        ("watch_idle_timeout", "35"),
+        ("watch_idle_timeout", "soon"),
     ],
 )
 def test_an_option_outside_its_range_is_rejected_by_name(name: str, value: Any) -> None:

@@ -5,7 +5,8 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from mcp_mesh_client.agent.suspect_providers import SuspectProviders
-from mcp_mesh_client.errors import DependencyUnavailable, InvalidData
+from mcp_mesh_client.durations import check_duration
+from mcp_mesh_client.errors import DependencyUnavailable
 from mcp_mesh_client.types.dependencies import Provider
 
 
@@ -86,11 +87,10 @@ class Dependency:
         """The current provider: `agent_id`, `endpoint` and `tool_name`; None while there is none."""
         return self._binding.provider
 
-    def with_timeout(self, seconds: float) -> "Dependency":
-        """Return a copy of this dependency with another timeout for its calls."""
-        if not seconds > 0:
-            raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
-        return Dependency(self._binding, self._caller, seconds, is_async=self._is_async)
+    def with_timeout(self, seconds: float | str) -> "Dependency":
+        """Return a copy of this dependency with another timeout for its calls, in seconds or with a unit."""
+        timeout = check_duration(seconds, "seconds")
+        return Dependency(self._binding, self._caller, timeout, is_async=self._is_async)
 
     def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool of the current provider."""
