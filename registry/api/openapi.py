@@ -198,7 +198,8 @@ def openapi_document(extra_paths: Mapping[str, Any] = _NOTHING) -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "mcp-mesh-registry", "version": __version__},
-            "servers": [{"url": "/"}, {"url": "/api/v1"}],
+            # Relative to the URL of this document, so it is right below any path prefix of a reverse proxy.
+            "servers": [{"url": ".", "description": "This registry; every path also exists below /api/v1"}],
             "paths": _paths(extra_paths),
             "components": {
                 "schemas": {"Registration": registration_schema(), "Error": _ERROR_SCHEMA},
@@ -209,6 +210,10 @@ def openapi_document(extra_paths: Mapping[str, Any] = _NOTHING) -> bytes:
     )
 
 
-def list_endpoints(extra_paths: Mapping[str, Any] = _NOTHING) -> list[str]:
-    """Return every endpoint as `METHOD /path`, for the response of GET /."""
-    return [f"{method.upper()} {path}" for path, operations in _paths(extra_paths).items() for method in operations]
+def list_endpoints(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, str]:
+    """Return the summary of every endpoint by `METHOD /path`, for the response of GET /."""
+    return {
+        f"{method.upper()} {path}": each["summary"]
+        for path, operations in _paths(extra_paths).items()
+        for method, each in operations.items()
+    }

@@ -93,7 +93,7 @@ def build_apps(
 
 
 def _description_routes(extra_paths: Mapping[str, Any]) -> list[Route]:
-    """Return the routes that describe the API: the OpenAPI document, and the list of endpoints at the root."""
+    """Return the routes that describe the API: the OpenAPI document, and the list of endpoints with their purposes."""
     document = openapi_document(extra_paths)
     endpoints = list_endpoints(extra_paths)
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints})

@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
 
 from registry import __version__
 from tests.support.http_calls import a_registration
+from tests.support.load_balancers import NGINX_PATH, nginx
+from tests.support.served_registry import served_registry
 
 CALLS = {
     "GET /",
@@ -72,7 +76,8 @@ async def test_the_root_describes_the_service_and_lists_every_call(client: httpx
     assert root.keys() == {"service", "version", "endpoints"}
     assert (root["service"], root["version"]) == ("mcp-mesh-registry", __version__)
     assert set(root["endpoints"]) == CALLS
-    assert len(root["endpoints"]) == len(CALLS)
+    assert root["endpoints"]["POST /heartbeat"] == "Send a heartbeat"
+    assert all(root["endpoints"].values())
 
 
 async def test_every_listed_call_exists(client: httpx2.AsyncClient) -> None:
@@ -116,6 +121,32 @@ async def test_the_document_is_openapi(document: dict[str, Any]) -> None:
             assert all("schema" in each for each in parameters)
             if "requestBody" in operation:
                 assert operation["requestBody"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/registry", "/registry/api/v1"])
+async def test_the_paths_are_below_the_document(document: dict[str, Any], prefix: str) -> None:
+    """The server is relative, so a generated client keeps the path prefix of a reverse proxy."""
+    (server,) = document["servers"]
+
+    url = urljoin(f"http://host{prefix}/openapi.json", server["url"])
+
+    assert url.rstrip("/") == f"http://host{prefix}"
+
+
+@pytest.mark.skipif(NGINX_PATH is None, reason="nginx is not installed; apt-get install nginx")
+async def test_a_generated_client_stays_below_the_prefix_of_a_reverse_proxy(redis_url: str, tmp_path: Path) -> None:
+    """An nginx that removes the prefix; the other clients work there as well."""
+    options = "rewrite ^/registry(/.*)$ $1 break;"
+    async with (
+        served_registry(redis_url) as served,
+        nginx([served.url], tmp_path, options) as url,
+        httpx2.AsyncClient(timeout=30) as client,
+    ):
+        document_url = f"{url}/registry/openapi.json"
+        server = urljoin(document_url, (await client.get(document_url)).json()["servers"][0]["url"])
+        assert server == f"{url}/registry/"
+        for path in ("agents", "/agents", "mcp/tools", "api/v1/agents/"):
+            assert (await client.get(f"{server}{path}")).status_code == 200, path
 
 
 async def test_every_reference_has_a_target(document: dict[str, Any]) -> None:
