@@ -1,7 +1,7 @@
 # Start with `make run` and `make test`. Both require only make and Python 3.11 or later.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
+INSTALL = echo 'Installing into .venv; the first time takes about a minute.' && $(BIN)/pip install --disable-pip-version-check -e
 
 .PHONY: help run test lint coverage sdk-test fleet wheel-test fix demo generate bench compose-test manifests clean
 
@@ -56,11 +56,11 @@ manifests: .venv/.dev  ## render deploy/kubernetes from the chart
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml client/pyproject.toml client/generate_sync.py | .venv/bin/pip
-	$(INSTALL) ./client -e .
+	@$(INSTALL) ./client -e .
 	@touch $@
 
 .venv/.dev: pyproject.toml client/pyproject.toml client/generate_sync.py | .venv/bin/pip
-	$(INSTALL) ./client -e '.[dev]'
+	@$(INSTALL) ./client -e '.[dev]'
 # Helm as a library: it declares Python 3.12, but works with 3.11. Without it, tests that render the chart are skipped.
 	-$(BIN)/pip install --quiet --disable-pip-version-check --ignore-requires-python 'helm-sdkpy>=0.1.32'
 	@touch .venv/.run $@

