@@ -1,6 +1,7 @@
 """Dependencies over HTTP: in responses to registrations and heartbeats, explained, as a graph; and `/select`."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -19,6 +20,7 @@ from tests.support.http_calls import (
 )
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
+from tests.support.server_time import server_time_ms
 
 DATE = {"function_name": "get_current_date", "capability": "date_service", "version": "1.2.0", "tags": ["production"]}
 GREET = {
@@ -534,6 +536,28 @@ async def test_each_strategy_selects_by_its_rule(client: httpx2.AsyncClient) -> 
     assert len({await select(strategy="sticky", key=f"k{number}") for number in range(30)}) == 3
     assert {await select(strategy="random") for _ in range(50)} == {"a", "b", "c"}
     assert {await select(strategy="weighted") for _ in range(50)} == {"a", "b", "c"}
+
+
+async def test_a_replacement_comes_before_the_record_of_its_killed_process(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """A provider that restarts under a random id was chosen only if this id was lower."""
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
+        await register_tools(one, "me", GREET)
+        for number, agent_id in enumerate(("date-b", "date-c", "date-a")):
+            await register_date_service(one if number % 2 else two, agent_id)
+            registered_at = server_time_ms(redis_client)
+            await async_wait_until(
+                partial(_time_is_after, redis_client, registered_at), description="the next registration is later"
+            )
+            for each in (one, two):
+                resolved = (await heartbeat(each))["dependencies_resolved"]
+                assert resolved["greet"]["date_service"]["agent_id"] == agent_id
+                assert await selected(each, capability="date_service") == agent_id
+
+
+def _time_is_after(redis_client: redis.Redis, at: int) -> bool:
+    return server_time_ms(redis_client) > at
 
 
 async def test_excluded_agents_are_not_selected(client: httpx2.AsyncClient) -> None:
