@@ -1,7 +1,7 @@
 """The options of the agent: from the code and the environment, checked where they are declared."""
 
-import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -96,7 +96,7 @@ def test_a_stable_id_is_used_unchanged() -> None:
 
 def test_a_load_may_be_a_function(local_process: AgentProcess, caplog: pytest.LogCaptureFixture) -> None:
     """If it fails, no load is sent, and each error is logged once."""
-    loads = itertools.chain([0.5, 2, "high", "high"], [3])
+    loads: Iterator[Any] = iter([0.5, 2, "high", "high", 3])
     mesh_agent(load=lambda: next(loads))(function)
 
     assert [local_process.agent.load() for _ in range(5)] == [0.5, 2, None, None, 3]
