@@ -52,6 +52,7 @@ class KeepAlive:
         self._is_registered = False
         self._was_registered = asyncio.Event()
         self._last_rejection: str | None = None
+        self._last_load_error: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -126,7 +127,18 @@ class KeepAlive:
         return self._backoff.next_pause()
 
     def _current_load(self) -> float | None:
-        return self._load() if callable(self._load) else self._load
+        """Return the load to send; None if the function of the application fails, because heartbeats must continue."""
+        if not callable(self._load):
+            return self._load
+        try:
+            load = self._load()
+        except Exception as error:  # noqa: BLE001 - an error of the application
+            if str(error) != self._last_load_error:
+                _log.error("load_failed id=%s error=%s", self.agent_id, error)
+                self._last_load_error = str(error)
+            return None
+        self._last_load_error = None
+        return load
 
 
 def with_default_thresholds(registration: Mapping[str, Any]) -> dict[str, Any]:

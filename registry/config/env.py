@@ -120,6 +120,7 @@ def _find_near_names(environ: Mapping[str, str], given: Collection[str]) -> Iter
 
 def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     known_names = sorted(setting.env for setting in SETTINGS.values())
+    near_names = NearNames(known_names)
     for name in sorted(environ):
         if (
             name.startswith("REGISTRY_")
@@ -127,8 +128,8 @@ def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
             and not _is_kubernetes_service_variable(name, environ[name])
         ):
             short = name.removeprefix("REGISTRY_")
-            nearest = [short] if short in known_names else difflib.get_close_matches(name, known_names, n=1)
-            advice = f"did you mean {nearest[0]}?" if nearest else "remove it"
+            nearest = near_names.find(short) or next(iter(difflib.get_close_matches(name, known_names, n=1)), None)
+            advice = f"did you mean {nearest}?" if nearest else "remove it"
             yield f"{name} is not a setting and is ignored; {advice}"
     if settings.auth_token is None and not _is_loopback(settings.host):
         yield (

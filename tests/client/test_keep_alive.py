@@ -58,6 +58,22 @@ async def test_heartbeats_contain_the_load() -> None:
     assert server.requests[-1].startswith("DELETE /agents/a ")
 
 
+async def test_heartbeats_continue_if_the_load_cannot_be_computed(caplog: pytest.LogCaptureFixture) -> None:
+    """They contain no load, and the error is logged once."""
+    recorded = json_response(status="success", agent_id="a", resource_version="1", message="")
+    async with (
+        CannedServer(recorded) as server,
+        RegistryClient(server.url) as client,
+        client.keep_alive(FAST, load=lambda: 1 / 0),
+    ):
+        await async_wait_until(lambda: len(server.requests) >= 4, description="heartbeats are sent")
+
+    assert [json.loads(body).get("load") for body in server.bodies[1:4]] == [None] * 3
+    assert [record.message for record in caplog.records if "load_failed" in record.message] == [
+        "load_failed id=a error=division by zero"
+    ]
+
+
 async def test_a_rejected_registration_is_raised() -> None:
     """With its code and its details; invalid data is rejected without a request."""
     details = [{"field": "namespace", "problem": "must be lower case"}]

@@ -502,6 +502,7 @@ def test_a_printed_secret_shows_neither_its_text_nor_whether_it_is_empty(text: s
         ("REGISTRY_PROT", "did you mean REGISTRY_PORT?"),
         ("REGISTRY_WATCH_HISTROY", "did you mean REGISTRY_WATCH_HISTORY?"),
         ("REGISTRY_LOG_LEVEL", "did you mean LOG_LEVEL?"),
+        ("REGISTRY_LOG_LEVL", "did you mean LOG_LEVEL?"),
         ("REGISTRY_REDIS_URL", "did you mean REDIS_URL?"),
         ("REGISTRY_QQQQQQQQQQQQQQQQ", "remove it"),
     ],

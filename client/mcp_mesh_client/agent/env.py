@@ -144,7 +144,8 @@ def check_endpoint(endpoint: object, field: str) -> str:
 
 def mcp_url(endpoint: str) -> str:
     """Return the URL for MCP calls of an endpoint: `/mcp` below it if it has no path."""
-    return endpoint.rstrip("/") + "/mcp" if urlsplit(endpoint).path in ("", "/") else endpoint
+    parts = urlsplit(endpoint)
+    return parts._replace(path="/mcp").geturl() if parts.path in ("", "/") else endpoint
 
 
 def http_url(host: str, port: int) -> str:

@@ -343,3 +343,4 @@ def test_an_endpoint_without_a_path_means_mcp() -> None:
     """The default path is `/mcp`."""
     assert mcp_url("http://a:1") == mcp_url("http://a:1/") == mcp_url("http://a:1/mcp") == "http://a:1/mcp"
     assert mcp_url("http://a:1/other") == "http://a:1/other"
+    assert mcp_url("http://a:1?key=b/") == "http://a:1/mcp?key=b/"
