@@ -119,8 +119,9 @@ class LlmToolFinder:
         matches = [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
         if tool_filter.mode != WILDCARD or not matches:
             return matches
-        # All matches of a wildcard have the same score, so they are sorted by agent.
-        first, end = (find(matches[0], agent.id, key=_agent_id) for find in (bisect_left, bisect_right))
+        # All matches of a wildcard have the same score, so they are in the order of their agents.
+        own = _agent_order(agent)
+        first, end = (find(matches[0], own, key=_match_order) for find in (bisect_left, bisect_right))
         return [[*matches[0][:first], *matches[0][end:]]]
 
     def _tools_by_name(self, matches: Iterable[Iterable[ToolMatch]], mode: str) -> dict[str, ToolMatch]:
@@ -163,8 +164,7 @@ class LlmToolFinder:
         matcher = ProviderMatcher(entry, consumer.namespace, self._policy)
         key = _lookup_key(entry)
         found = view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
-        # Of equal tools the one that was registered last comes first, as with providers.
-        for record in sorted(found.values(), key=lambda each: (-each.agent.created, each.agent.id)):
+        for record in sorted(found.values(), key=lambda each: _agent_order(each.agent)):
             if matcher.reject_agent(record.agent) is not None:
                 continue
             for capability in record.agent.indexed.llm_tools:
@@ -216,8 +216,13 @@ def _llm_functions(agent: Agent) -> Iterator[tuple[McpMeshCapability, LlmFilter 
         yield function, tool_filter, parse_provider(bytes(function.llm_provider))
 
 
-def _agent_id(match: ToolMatch) -> str:
-    return match.agent.id
+def _agent_order(agent: Agent) -> tuple[int, str]:
+    """Return the sort key of agents with equal tools: as with providers, the one registered last comes first."""
+    return -agent.created, agent.id
+
+
+def _match_order(match: ToolMatch) -> tuple[int, str]:
+    return _agent_order(match.agent)
 
 
 def _lookup_key(entry: McpMeshDependency) -> LookupKey:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
@@ -104,6 +105,24 @@ def test_a_filter_passes_the_tools_that_its_entries_select(entries: Any, mode: A
     The agent's own tools count; a function without an input schema is no tool.
     """
     assert tools(entries, mode) == names
+
+
+def test_a_wildcard_leaves_out_the_asking_agent_in_any_order_of_registration() -> None:
+    """All tools of other agents are offered, the last registered first."""
+    chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": [], "filter_mode": "*"}}
+    mesh = [
+        replace(mcpmesh_agent(agent_id, function(f"of_{agent_id}", "x"), chat), created=created)
+        for created, agent_id in enumerate(["m", "a", "z", "c"])
+    ]
+
+    offered = {agent.id: [name for name, *_ in found_for(mesh, agent)[0]["chat"]] for agent in mesh}
+
+    assert offered == {
+        "m": ["of_c", "of_z", "of_a"],
+        "a": ["of_c", "of_z", "of_m"],
+        "z": ["of_c", "of_a", "of_m"],
+        "c": ["of_z", "of_a", "of_m"],
+    }
 
 
 @pytest.mark.parametrize(
