@@ -134,7 +134,7 @@ async def test_excess_calls_are_rejected_with_retry_after(run_fleet: FleetMaker)
         responses = await asyncio.gather(*map(register, range(FLOOD_CALLS)))
         fleet.proxies[0].delay_s = 0.0
 
-        assert {response.status for response in responses} == {200, 503}
+        assert 503 in {response.status for response in responses} <= {200, 503}
         for response in responses:
             assert response.status == 200 or int(response.headers["retry-after"]) > 0
         await fleet.wait_until_all_ready()

@@ -208,9 +208,10 @@ def _check_transitions(
     for log in logs:
         earliest = 0
         for before, change in log.status_changes():
-            # A version is the server's time in milliseconds, except when there are several changes in one millisecond:
-            # then it is ahead of the time.
-            earliest = change.version if change.version > change.prev + 1 else earliest
+            # A version is the server's time in milliseconds, except when there are several changes in one millisecond,
+            # and after a loss of data: then it is ahead of the time.
+            if log is logs[0] and change.version > change.prev + 1:
+                earliest = change.version
             if before is not None and change.agent is not None and change.kind == "modify":
                 status = change.agent.status
                 if status not in _ALLOWED_TRANSITIONS[before] or (
@@ -242,7 +243,7 @@ def _check_degraded(
             f"{agent.id} was degraded at {change.version}, but heartbeats at {missed} were acknowledged"
         )
     if agent.id in journal.persistent_agents:
-        if journal.longest_gap_ms(agent.id, since, change.version) < agent.timeout / 2:
+        if journal.longest_gap_ms(agent.id, since, since + agent.timeout) < agent.timeout / 2:
             raise WronglyDegraded(
                 f"{agent.id} was degraded at {change.version}, but its client did not stop sending heartbeats"
             )
