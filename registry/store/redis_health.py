@@ -116,7 +116,8 @@ class ServerHealth:
         """
         if self._pipeline.simulated:
             return ConfigCheck()
-        commands = access_check(self._keys.key("access_check"), acks=self._acks)
+        used_keys = [*self._keys.shared.values(), self._keys.agent("a"), self._keys.resolutions("a")]
+        commands = access_check(self._keys.key("access_check"), used_keys, acks=self._acks)
         info, config, *replies = await self._pipeline.execute([("INFO",), ("CONFIG", "GET", *_CONFIG_NAMES), *commands])
         self._checked_connection = self._pipeline.connections_opened
         values = {**_config_values(config), **_info_values(info)}

@@ -14,9 +14,11 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
+from registry.store.keys import Keys
 from registry.store.redis.access_guard import access_check
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.pipeline import Pipeline
+from registry.store.redis_health import ServerHealth
 from registry.store.scripts import lua_folder
 from tests.support.certificates import CertificateAuthority
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
@@ -192,6 +194,20 @@ async def test_a_permission_that_is_removed_is_missed_until_it_is_restored(
             client.execute_command("ACL", "SETUSER", "registry", f"+{command}")
             await async_wait_until(lambda: is_ready(served.client), description="the replica is ready again")
             assert (await served.client.post("/agents", json=body)).status_code == 200
+
+
+async def test_the_access_check_finds_a_refused_key(dedicated_redis: RedisServer) -> None:
+    """Otherwise each check would clear the refusal that a script has found."""
+    with redis.Redis.from_url(dedicated_redis.url) as client:
+        client.execute_command("ACL", "SETUSER", "registry", *minimal_permissions())
+        async with open_pipeline(dedicated_redis.url.replace("unix://", "unix://registry:secret@")) as pipeline:
+            health = ServerHealth(Keys("mesh"), pipeline)
+            await health.check_config()
+            before = health.refused_commands
+            client.execute_command("ACL", "SETUSER", "registry", "resetkeys", "~{mesh}:[!d]*")
+            await health.check_config()
+
+            assert (before, health.refused_commands) == ((), ("a key of the mesh",))
 
 
 def test_the_access_check_includes_every_required_command() -> None:

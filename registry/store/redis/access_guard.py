@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from registry.store.redis.errors import REFUSAL_ADVICE, access_error
 from registry.store.scripts import Command
@@ -51,8 +51,8 @@ class AccessGuard:
             log.error("redis_access_refused", error=error, advice=advice)
 
 
-def access_check(key: bytes, *, acks: int = 0) -> list[Command]:
-    """Return one call of each command that a replica and its scripts need.
+def access_check(key: bytes, used_keys: Sequence[bytes] = (), *, acks: int = 0) -> list[Command]:
+    """Return one call of each command that a replica and its scripts need, and one that names `used_keys`.
 
     They write only `key` and leave no data. Commands for which there is another way, such as CONFIG and SUBSCRIBE, are
     left out.
@@ -66,5 +66,6 @@ def access_check(key: bytes, *, acks: int = 0) -> list[Command]:
         *(("XADD", key, "*", "a", 1), ("XRANGE", key, "-", "+"), ("XREVRANGE", key, "+", "-"), ("UNLINK", key)),
         *(("INCR", key), ("SET", key, 1), ("GET", key), ("PEXPIRE", key, 60_000), ("DEL", key)),
         *(("EXISTS", key), ("TIME",), ("EVAL", _SCRIPT, 1, key), ("EVALSHA", _SCRIPT_SHA, 1, key)),
+        ("EVAL", _SCRIPT, len(used_keys), *used_keys),
         *([("WAIT", 0, 1)] if acks else []),
     ]
