@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -167,13 +167,20 @@ class DependencyCaller:
                 if registry is None or not suspicions:
                     self._is_watching = False
                     return
-            for suspicion in suspicions:
-                await self._check(suspicion, registry)
-            for binding in tuple(self._bindings()):
-                resolved = binding.resolved
-                if resolved is not None and binding.provider is None:
-                    binding.replacement = await self._select(binding, resolved)
+            try:
+                await self._check_all(suspicions, registry)
+            except Exception:  # noqa: BLE001 - an error of one check must not end the others
+                _log.exception("suspect_check_failed")
             await asyncio.sleep(_CHECK_INTERVAL_S * random.uniform(0.75, 1.25))  # noqa: S311 - not for security
+
+    async def _check_all(self, suspicions: Sequence[Suspicion], registry: RegistryClient) -> None:
+        """Check suspect providers, and look for other providers of the dependencies that have none."""
+        for suspicion in suspicions:
+            await self._check(suspicion, registry)
+        for binding in tuple(self._bindings()):
+            resolved = binding.resolved
+            if resolved is not None and binding.provider is None:
+                binding.replacement = await self._select(binding, resolved)
 
     async def _check(self, suspicion: Suspicion, registry: RegistryClient) -> None:
         """End a suspicion soon after a heartbeat; at its end, extend it if the provider still cannot be reached."""

@@ -96,7 +96,8 @@ def _keep_registered(registry: SyncRegistryClient, registrations: Sequence[Regis
             # The agent exists by now, so this registration must not be conditional.
             unconditional = {name: value for name, value in registration.items() if name != "resource_version"}
             stack.enter_context(registry.keep_alive(unconditional))
-        click.echo(f"Sending heartbeats of {len(registrations):,} agents until Ctrl-C", err=True)
+        agents = "1 agent" if len(registrations) == 1 else f"{len(registrations):,} agents"
+        click.echo(f"Sending heartbeats of {agents} until Ctrl-C", err=True)
         stop.wait()
 
 

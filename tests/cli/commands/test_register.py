@@ -192,7 +192,7 @@ def test_keep_sends_heartbeats_until_the_end(tmp_path: Path, mesh: SyncRegistryC
     file = tmp_path / "reader.json"
     file.write_text(json.dumps(READER_AGENT | {"health_interval": 0.2}))
     with CliProcess("register", str(file), "--keep", "--url", worker_replica.url, directory=tmp_path) as process:
-        process.wait_for_output("Sending heartbeats of 1 agents until Ctrl-C")
+        process.wait_for_output("Sending heartbeats of 1 agent until Ctrl-C")
         (agent,) = mesh.wait_for("read_file", timeout=30, status="healthy")
         assert (agent["timeout_threshold"], agent["eviction_threshold"]) == (0.6, 1.2)
         wait_until(

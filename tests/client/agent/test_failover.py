@@ -247,6 +247,29 @@ def test_a_reachable_provider_is_called_again_without_a_heartbeat(
         thread.stop()
 
 
+def test_an_error_of_a_check_does_not_end_the_others(
+    replica: Replica, consumer: LocalProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspicion that was checked with an error is checked again, and its provider stays suspect."""
+    monkeypatch.setattr(dependency_caller, "_CHECK_INTERVAL_S", 0.05)
+    caller, checked = consumer.agent.caller, list[str]()
+
+    async def check(suspicion: suspect_providers.Suspicion, _registry: object) -> None:
+        checked.append(suspicion.provider["agent_id"])
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(caller, "_check", check)
+    plan = declare()
+    register_unreachable_provider(replica)
+    binding = consumer.agent.functions["plan"].dependencies["weather"]
+    wait_until(lambda: binding.resolved, description="the dependency is resolved")
+    with pytest.raises(DependencyUnavailable):
+        plan()
+    wait_until(lambda: len(checked) >= 2, description="it is checked twice")
+    assert set(checked) == {"broken"}
+    assert plan() is None
+
+
 async def test_the_far_caller_receives_the_cause_and_the_log_one_line(replica: Replica) -> None:
     """The tool of the consumer fails with the capability and the cause; the log contains no traceback."""
     register_unreachable_provider(replica)
