@@ -28,6 +28,11 @@ _PEP_440 = (
     r"(?:-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?(?:[-_.]?dev[-_.]?\d*)?(?:\+[0-9a-z]+(?:[-_.][0-9a-z]+)*)?"
 )
 _VERSION = re.compile(f"v?(?:{_SEMVER}|{_PEP_440})", re.IGNORECASE)
+# The parts of a version constraint: comparisons, and the hyphen of a range. The registry also parses the versions.
+_CONSTRAINT_SEPARATOR = re.compile(r"[\s,|]+|(?<=[0-9A-Za-z*])(?=[<>=~^]|!=)")
+_SIGN = r"(?:[<>=!~]=|=[<>]|~>|[<>=^~])"
+_COMPARISON = re.compile(rf"-|{_SIGN}?v?(?:\d+!)?[0-9xX*][0-9A-Za-z*._+-]*")
+_MAX_CONSTRAINT_CHARS = 256
 _STRATEGIES = ("best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local")
 # The metadata of a registration also contains the endpoint and the tools.
 _RESERVED_METADATA = frozenset({"endpoint", "tools"})
@@ -58,6 +63,17 @@ def check_version(value: object, field: str = "version") -> None:
         raise _invalid(field, "a version such as 1.2.0, 2.0.0-rc.1 or 1.0rc1", value)
 
 
+def check_constraint(value: object, field: str = "version") -> None:
+    """Raise InvalidData unless a value has the form of a version constraint."""
+    expected = "a constraint such as ^1.2 or >=1.0,<2.0"
+    if not isinstance(value, str) or len(value) > _MAX_CONSTRAINT_CHARS:
+        raise _invalid(field, f"{expected}, as a string of at most {_MAX_CONSTRAINT_CHARS} characters", value)
+    without_blanks = re.sub(rf"({_SIGN})\s+", r"\1", value)
+    for part in _CONSTRAINT_SEPARATOR.split(without_blanks):
+        if part and not _COMPARISON.fullmatch(part):
+            raise _invalid(field, expected, value)
+
+
 def check_capability(spec: Mapping[str, Any], path: str = "") -> None:
     """Raise InvalidData for a capability that cannot be registered; `path` is the prefix of its field names."""
     check_json(spec, path)
@@ -86,8 +102,8 @@ def check_dependency(spec: Mapping[str, Any], path: str) -> None:
         check_namespace(namespace, f"{path}namespace")
     if strategy is not None and strategy not in _STRATEGIES:
         raise _invalid(f"{path}strategy", f"one of {', '.join(_STRATEGIES)}", strategy)
-    if version is not None and not isinstance(version, str):
-        raise _invalid(f"{path}version", "a constraint such as >=1.0.0, as a string", version)
+    if version is not None:
+        check_constraint(version, f"{path}version")
     if isinstance(spec.get("tags"), str):
         raise _invalid(f"{path}tags", "a list of tags", spec["tags"])
 

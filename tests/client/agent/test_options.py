@@ -8,10 +8,11 @@ import pytest
 from mcp.server import MCPServer
 from mcp_mesh_client import InvalidData, announce, mesh_agent, tool
 from mcp_mesh_client.agent.agent_process import AgentProcess
-from mcp_mesh_client.agent.registration_values import check_labels, check_namespace, check_version
+from mcp_mesh_client.agent.registration_values import check_dependency, check_labels, check_namespace, check_version
 
 from registry.errors import RegistryError
 from registry.model.registration.parse import parse_registration
+from registry.service.version_constraints import parse_constraint
 from tests.support.in_process_agent import in_process_agent
 
 OPTIONS: dict[str, Any] = {
@@ -211,6 +212,29 @@ def test_the_rules_are_those_of_the_registry(version: str) -> None:
         is_valid = False
 
     assert is_valid is accepts("version", version)
+
+
+CONSTRAINTS = ["", "*", "^1.2", "v1.2", "~=1.4", "> 1.0", "2!1.0", "1!=2", "1.0rc1", ">=1.0<2.0", ">= 1.0 , < 2"]
+CONSTRAINTS += ["1.2 - 2.0", ">=1.0,<2.0 || 3.x", "1.0-rc.1 || ~>2"]
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_a_version_constraint_of_the_registry_can_be_declared(constraint: str) -> None:
+    """The registry parses it, and so it need not be parsed here."""
+    parse_constraint(constraint)
+    check_dependency({"capability": "c", "version": constraint}, "")
+
+
+@pytest.mark.parametrize("constraint", [">>1", "latest", ">=", "^^1", "a.b", "!1", "1.0" * 100, 1.2])
+def test_a_wrong_version_constraint_raises_at_the_declaration(constraint: object) -> None:
+    """The error names the field and shows two examples."""
+    with pytest.raises(InvalidData, match=r"such as \^1\.2 or >=1\.0,<2\.0") as raised:
+
+        @mesh_agent(dependencies=[{"capability": "c", "version": constraint}])
+        def plan(c: object = None) -> object:
+            return c
+
+    assert raised.value.field == "dependencies[0].version"
 
 
 @pytest.mark.parametrize(
