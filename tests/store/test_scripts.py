@@ -199,4 +199,4 @@ def test_the_wheel_has_the_scripts_where_the_loader_looks() -> None:
     """`lua/` of the checkout is `registry/lua/` of the wheel."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"lua": "registry/lua"}
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["lua"] == "registry/lua"
