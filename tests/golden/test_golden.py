@@ -188,7 +188,11 @@ CALLS: dict[str, Call] = {
     "selected": get("/select?capability=read_file"),
     "selected_by_tool": post("/mcp/tools/select_agent", {"capability": "read_file", "tags": [["io", "x"]]}),
     "error_404_provider": get("/select?capability=x"),
-    "events": in_order(post("/heartbeat", MCPMESH_AGENT), get("/events?agent_id=sky-1&limit=40")),
+    # One type each: the time of a change can be some milliseconds ahead of that of a resolution.
+    "events": in_order(
+        post("/heartbeat", MCPMESH_AGENT), get("/events?agent_id=sky-1&type=dependency_unresolved&limit=40")
+    ),
+    "events_of_changes": in_order(post("/heartbeat", MCPMESH_AGENT), get("/events?agent_id=sky-1&type=register")),
     "schemas": in_order(post("/heartbeat", MCPMESH_AGENT), get("/schemas?limit=100")),
     "schema": in_order(post("/heartbeat", MCPMESH_AGENT), get("/schemas/sha256:1")),
     "schema_unknown": get("/schemas/sha256:1"),

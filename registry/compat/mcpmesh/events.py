@@ -48,7 +48,8 @@ class EventRoutes:
             resolutions = [event for event in events if event["event_type"] in types]
         elif types <= DEPENDENCY_EVENT_TYPES:
             raise invalid("agent_id", "is required: the events of dependencies are stored per agent")
-        found = list(merge(changes, resolutions, key=itemgetter("timestamp"), reverse=True))[:limit]
+        # Of one time, the resolution comes first: it follows the change.
+        found = list(merge(resolutions, changes, key=itemgetter("timestamp"), reverse=True))[:limit]
         return json_response({"count": len(found), "events": found})
 
 
