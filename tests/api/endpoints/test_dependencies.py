@@ -588,11 +588,14 @@ async def test_a_provider_with_a_late_heartbeat_comes_last(redis_url: str) -> No
 
         async def all_choose(expected: str) -> bool:
             await send_heartbeat(one, "new" if expected == "new" else "old")
-            chosen = [await selected(each, capability="date_service") for each in (one, two)]
+            chosen, query = [], {"capability": "date_service"}
             for each in (one, two):
+                by_path = await each.get("/select", params=query)
+                by_tool = await each.post("/mcp/tools/select_agent", json=query)
+                chosen += [expect_success(response)["agent_id"] for response in (by_path, by_tool)]
                 resolved = (await heartbeat(each))["dependencies_resolved"]
                 chosen.append(resolved["greet"]["date_service"]["agent_id"])
-            return chosen == [expected] * 4
+            return chosen == [expected] * 6
 
         version = (await get_agent(one, "new"))["resource_version"]
         await async_wait_until(lambda: all_choose("old"), description="the living one is preferred")
