@@ -133,7 +133,16 @@ def test_the_types_match_the_golden_responses(path: str) -> None:
 
 # Responses for other clients.
 OTHER_CLIENTS = {
-    *("events", "schemas", "schema", "schema_unknown", "jobs_paused", "jobs_handed_out", "jobs_claimed"),
+    *(
+        "events",
+        "events_of_changes",
+        "schemas",
+        "schema",
+        "schema_unknown",
+        "jobs_paused",
+        "jobs_handed_out",
+        "jobs_claimed",
+    ),
     *("proxy_400", "proxy_403", "proxy_502"),
 }
 
