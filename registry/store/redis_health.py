@@ -32,9 +32,8 @@ class ProbeResult(NamedTuple):
     """The result of a probe of the Redis server; times are in ms of that server.
 
     `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it.
-    `overdue` agents are past
-    their deadline. `grace_granted` counts deadlines that were extended because of an outage. While
-    `repairing_clock_rollback`, the leader corrects times after Redis' clock was set back.
+    `overdue` agents are past their deadline. `grace_granted` counts deadlines that were extended because of an outage.
+    While `repairing_clock_rollback`, the leader corrects times after Redis' clock was set back.
     """
 
     now: int

@@ -71,7 +71,7 @@ def _event(event_type: str, version: int, fields: Mapping[bytes, bytes]) -> Json
     if b"status_before" in fields:
         data["old_status"] = mcpmesh_status(fields[b"status_before"].decode())
         data["new_status"] = mcpmesh_status(fields[b"status"].decode())
-    # A version is the time of its change in milliseconds.
+    # A version is the time of its change in milliseconds; after a burst or a loss of data it is ahead of the clock.
     return {
         "event_type": event_type,
         "agent_id": agent_id,

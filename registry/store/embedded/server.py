@@ -203,7 +203,7 @@ class EmbeddedServer:
                         f"{path.read_text().strip() or '(unknown)'}; "
                         "stop it or set REGISTRY_DATA_DIR to another directory"
                     )
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # flock cannot be awaited, and a blocking one could not be cancelled
 
     async def _launch(self) -> _ServerProcess:
         with contextlib.ExitStack() as stack:
