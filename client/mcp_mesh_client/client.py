@@ -17,7 +17,8 @@ from mcp_mesh_client.filters import (
     WatchFilters,
     query_pairs,
 )
-from mcp_mesh_client.keep_alive import KeepAlive, Load
+from mcp_mesh_client.keep_alive import KeepAlive
+from mcp_mesh_client.load import Load
 from mcp_mesh_client.request_validation import (
     check_id,
     check_ids,

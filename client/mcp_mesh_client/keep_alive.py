@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from mcp_mesh_client.durations import check_duration
 from mcp_mesh_client.errors import ClientError, RegistryTimeout, RegistryUnavailable, RequestRejected
+from mcp_mesh_client.load import Load, LoadReader, check_load
 from mcp_mesh_client.retry import Backoff
 
 _log = logging.getLogger("mcp_mesh_client")
@@ -18,8 +19,6 @@ DEFAULT_INTERVAL_S = 5.0
 _TIMEOUT_INTERVALS = 3
 _THRESHOLDS = ("health_interval", "timeout_threshold", "eviction_threshold")
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
-
-Load = float | Callable[[], float] | None
 
 
 class KeepAliveCalls(Protocol):
@@ -47,12 +46,13 @@ class KeepAlive:
         self._calls = calls
         self._registration = with_default_thresholds(registration)
         self._interval: float = self._registration["health_interval"]
-        self._load = load
+        if load is not None:
+            check_load(load)
+        self._load, self._load_reader = load, LoadReader()
         self._backoff = Backoff(_FIRST_PAUSE_S, _MAX_PAUSE_S)
         self._is_registered = False
         self._was_registered = asyncio.Event()
         self._last_rejection: str | None = None
-        self._last_load_error: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -93,7 +93,8 @@ class KeepAlive:
         """Register the agent or send a heartbeat; return the seconds until the next step."""
         try:
             if self._is_registered:
-                response = await self._calls.heartbeat(self.agent_id, load=self._current_load())
+                load = self._load_reader.read(self._load, self.agent_id)
+                response = await self._calls.heartbeat(self.agent_id, load=load)
             else:
                 response = await self._calls.register_agent(self._registration)
         except (RegistryUnavailable, RegistryTimeout):
@@ -125,20 +126,6 @@ class KeepAlive:
             _log.error("agent_rejected id=%s reason=%s", self.agent_id, message)
             self._last_rejection = message
         return self._backoff.next_pause()
-
-    def _current_load(self) -> float | None:
-        """Return the load to send; None if the function of the application fails, because heartbeats must continue."""
-        if not callable(self._load):
-            return self._load
-        try:
-            load = self._load()
-        except Exception as error:  # noqa: BLE001 - an error of the application
-            if str(error) != self._last_load_error:
-                _log.error("load_failed id=%s error=%s", self.agent_id, error)
-                self._last_load_error = str(error)
-            return None
-        self._last_load_error = None
-        return load
 
 
 def with_default_thresholds(registration: Mapping[str, Any]) -> dict[str, Any]:

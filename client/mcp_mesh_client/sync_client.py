@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
-from mcp_mesh_client.keep_alive import Load
+from mcp_mesh_client.load import Load
 from mcp_mesh_client.sync_client_support import SyncKeepAlive, SyncSession, SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,

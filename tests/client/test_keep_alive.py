@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,19 +59,35 @@ async def test_heartbeats_contain_the_load() -> None:
     assert server.requests[-1].startswith("DELETE /agents/a ")
 
 
-async def test_heartbeats_continue_if_the_load_cannot_be_computed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_load_is_rejected_at_once() -> None:
+    """The registry would reject each heartbeat."""
+    async with RegistryClient("http://127.0.0.1:9") as client:
+        with pytest.raises(InvalidData, match="load: expected a number from 0"):
+            client.keep_alive(FAST, load=-1)
+
+
+@pytest.mark.parametrize(
+    ("load", "error"),
+    [
+        (lambda: 1 / 0, "division by zero"),
+        (lambda: -1, "load: expected a number from 0 to 1000000000, or a function that returns one, not -1"),
+    ],
+)
+async def test_heartbeats_continue_if_the_load_cannot_be_computed(
+    load: Callable[[], float], error: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """They contain no load, and the error is logged once."""
     recorded = json_response(status="success", agent_id="a", resource_version="1", message="")
     async with (
         CannedServer(recorded) as server,
         RegistryClient(server.url) as client,
-        client.keep_alive(FAST, load=lambda: 1 / 0),
+        client.keep_alive(FAST, load=load),
     ):
         await async_wait_until(lambda: len(server.requests) >= 4, description="heartbeats are sent")
 
     assert [json.loads(body).get("load") for body in server.bodies[1:4]] == [None] * 3
     assert [record.message for record in caplog.records if "load_failed" in record.message] == [
-        "load_failed id=a error=division by zero"
+        f"load_failed id=a error={error}"
     ]
 
 

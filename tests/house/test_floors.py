@@ -54,7 +54,7 @@ FORBIDDEN = {
 }
 CLIENT_FLOORS = floors(
     "version errors types",
-    "network_environment durations",
+    "network_environment durations load",
     "filters replica_endpoints request_validation config event_loop_thread",
     "transport",
     "retry",

@@ -15,13 +15,14 @@ from mcp_mesh_client.agent.registration_values import (
     check_annotations,
     check_labels,
     check_line,
-    check_load,
     check_metadata,
     check_namespace,
+    check_zone,
 )
 from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, check_token, parse_urls
 from mcp_mesh_client.durations import check_duration
 from mcp_mesh_client.errors import InvalidData
+from mcp_mesh_client.load import check_load
 from mcp_mesh_client.request_validation import check_id
 
 ID_ENV = "MCP_MESH_AGENT_ID"
@@ -111,7 +112,7 @@ def read_environment() -> AgentEnvironment:
         annotations=_read_mapping(ANNOTATIONS_ENV, check_annotations),
         metadata=_read_mapping(METADATA_ENV, check_metadata),
         load=load,
-        zone=_read_text(ZONE_ENV, lambda zone, field: check_labels({"zone": zone}, field)),
+        zone=_read_text(ZONE_ENV, check_zone),
         call_timeout=_read_seconds(CALL_TIMEOUT_ENV) or _DEFAULT_CALL_TIMEOUT_S,
         auto_run=_read_boolean(AUTO_RUN_ENV, default=True),
         overrides=_read_boolean(OVERRIDE_ENV, default=False),

@@ -11,11 +11,12 @@ from mcp_mesh_client.agent.dependency_caller import DependencyCaller
 from mcp_mesh_client.agent.env import AgentEnvironment, mcp_url, new_agent_id, read_environment, script_name
 from mcp_mesh_client.agent.injected_dependency import DependencyBinding
 from mcp_mesh_client.agent.options import DURATION_OPTIONS, MAPPING_OPTIONS
-from mcp_mesh_client.agent.registration_values import check_capabilities, check_load
+from mcp_mesh_client.agent.registration_values import check_capabilities
 from mcp_mesh_client.config import DEFAULT_SECURITY_CONTEXTS
 from mcp_mesh_client.errors import InvalidData
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 from mcp_mesh_client.keep_alive import DEFAULT_INTERVAL_S, default_thresholds
+from mcp_mesh_client.load import LoadReader
 from mcp_mesh_client.request_validation import check_registration
 from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.types.dependencies import Provider
@@ -48,7 +49,7 @@ class LocalAgent:
         self._id_suffix = ""
         self._options: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._last_load_error: str | None = None
+        self._load_reader = LoadReader()
 
     @property
     def id(self) -> str:
@@ -78,19 +79,7 @@ class LocalAgent:
 
     def load(self) -> float | None:
         """Return the current load of the agent, if a declaration or the environment sets it."""
-        load = self._option("load")
-        if not callable(load):
-            return None if load is None else float(load)
-        try:
-            value = load()
-            check_load(None if callable(value) else value)
-        except Exception as error:  # noqa: BLE001 - an error of the application; heartbeats must continue
-            if str(error) != self._last_load_error:
-                _log.error("load_failed id=%s error=%s", self.id, error)
-                self._last_load_error = str(error)
-            return None
-        self._last_load_error = None
-        return float(value)
+        return self._load_reader.read(self._option("load"), self.id)
 
     def set_options(self, **options: Any) -> None:
         """Merge the options of one declaration into the options of the agent.

@@ -7,12 +7,13 @@ from mcp_mesh_client.agent.registration_values import (
     check_annotations,
     check_labels,
     check_line,
-    check_load,
     check_metadata,
     check_namespace,
+    check_zone,
 )
 from mcp_mesh_client.config import parse_urls
 from mcp_mesh_client.durations import check_duration
+from mcp_mesh_client.load import Load, check_load
 
 # Options in seconds. If several declarations set one of them, the shortest value applies.
 DURATION_OPTIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
@@ -38,7 +39,7 @@ class AgentOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     annotations: Mapping[str, str] | None
     metadata: Mapping[str, Any] | None
-    load: float | Callable[[], float] | None
+    load: Load
     zone: str | None
     health_interval: float | str | None
     timeout_threshold: float | str | None
@@ -55,7 +56,7 @@ _CHECKS: Mapping[str, Callable[[Any, str], object]] = {
     "annotations": check_annotations,
     "metadata": check_metadata,
     "load": check_load,
-    "zone": lambda zone, field: check_labels({"zone": zone}, field),
+    "zone": check_zone,
     "registry_url": parse_urls,
     "registry_endpoint": parse_urls,
 }

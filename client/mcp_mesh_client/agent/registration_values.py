@@ -20,7 +20,6 @@ _LABEL_KEY = re.compile(f"(?:(?=.{{1,253}}/){_DNS_NAME}/)?{_LABEL_NAME}")
 _ANNOTATION_KEY = re.compile(_LABEL_KEY.pattern, re.IGNORECASE)
 _LABEL_VALUE = re.compile(f"(?:{_LABEL_NAME})?")
 _MAX_ANNOTATIONS_BYTES = 256 * 1024
-_MAX_LOAD = 1e9
 # Versions of semver.org with one to three numbers, and those of PEP 440.
 _SEMVER = r"\d{1,9}(?:\.\d{1,9}){0,2}(?:-[0-9a-z-]+(?:\.[0-9a-z-]+)*)?(?:\+[0-9a-z-]+(?:\.[0-9a-z-]+)*)?"
 _PEP_440 = (
@@ -117,6 +116,11 @@ def check_labels(value: object, field: str = "labels") -> None:
             raise _invalid(f"{field}[{key}]", "at most 63 letters, digits and inside also - _ .", text)
 
 
+def check_zone(value: object, field: str = "zone") -> None:
+    """Raise InvalidData unless a value is a zone, which is registered as a label."""
+    check_labels({"zone": value}, field)
+
+
 def check_annotations(value: object, field: str = "annotations") -> None:
     """Raise InvalidData unless a value is a mapping of Kubernetes annotations."""
     size = 0
@@ -136,14 +140,6 @@ def check_metadata(value: object, field: str = "metadata") -> None:
     if reserved := sorted(_RESERVED_METADATA & items.keys()):
         raise InvalidData(f"{field}.{reserved[0]}", f"{field}.{reserved[0]}: is set by the agent; choose another name")
     check_json(items, f"{field}.")
-
-
-def check_load(value: object, field: str = "load") -> None:
-    """Raise InvalidData unless a value is a load, or a function that returns one."""
-    if callable(value):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_LOAD:
-        raise _invalid(field, f"a number from 0 to {_MAX_LOAD:.0f}, or a function that returns one", value)
 
 
 def _items(value: object, field: str) -> list[tuple[str, Any]]:
