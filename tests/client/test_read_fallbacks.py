@@ -87,7 +87,7 @@ async def test_a_response_older_than_offline_ttl_is_not_returned(redis_url: str)
 
 async def test_a_read_with_a_resource_version_returns_nothing_older(dedicated_redis: RedisServer) -> None:
     """Neither the cache of a replica nor the cache of the client is used."""
-    # On a slow machine, a replica of the tests waits longer for Redis than a client waits for a replica.
+    # A replica of the test process waits longer for Redis than a client waits for a replica.
     options: Any = {"max_rounds": 1, "attempt_timeout": 30, "timeout": 60}
     async with served_registry(dedicated_redis.url) as served, RegistryClient(served.url, **options) as client:
         expect_success(await client.register_agent(REGISTRATION))
