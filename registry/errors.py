@@ -15,6 +15,7 @@
     │   └── IdInUse               409
     ├── VersionTooOld             410  list again: the change log no longer contains the requested version
     │   └── VersionAhead          410  list again: the version is above the current one, so it is from another timeline
+    ├── TooManyRequests           429
     ├── AgentUnreachable          502  an agent did not respond to a forwarded call
     ├── NotReady                  503  the cache is not filled yet, the replica is shutting down or has too many calls
     ├── StoreUnavailable          503  Redis did not respond or rejected the command
@@ -182,6 +183,16 @@ class AgentUnreachable(RegistryError):
     """An agent could not be reached, or did not respond in time, to a call that the registry forwards to it."""
 
     code: ClassVar[str] = "agent_unreachable"
+
+
+class TooManyRequests(RegistryError):
+    """The caller is above a limit; `retry_after` is the number of seconds until it may call again."""
+
+    code: ClassVar[str] = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotReady(RegistryError):

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.types import ASGIApp
 
@@ -221,6 +221,9 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
         metrics_listener = None
         if settings.metrics_port is not None:
             metrics_listener = stack.enter_context(Listener(settings.host, settings.metrics_port, "METRICS_PORT"))
+            settings = replace(settings, metrics_port=metrics_listener.port)
+        # The actual ports: 0 stands for any free port.
+        settings = replace(settings, port=listener.port)
         listeners = [each for each in (listener, metrics_listener) if each is not None]
         metrics = Metrics()
         health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)

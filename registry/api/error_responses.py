@@ -20,6 +20,7 @@ from registry.errors import (
     RequestTooLarge,
     StaleVersion,
     StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
     UnknownAgent,
     UnprocessableRequest,
@@ -39,6 +40,7 @@ _STATUS: Mapping[type[RegistryError], int] = {
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
     UnprocessableRequest: 422,
+    TooManyRequests: 429,
     AgentUnreachable: 502,
     NotReady: 503,
     StoreUnavailable: 503,
@@ -82,7 +84,9 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
         status = 500
         message = "Internal error; the stack trace is in the registry's log under this request_id"
         body = {"status": "error", "error": "internal_error", "message": message, "details": []}
-    if status == 401:  # noqa: PLR2004
+    if isinstance(error, TooManyRequests):
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    elif status == 401:  # noqa: PLR2004
         headers.append((b"www-authenticate", b"Bearer"))
     elif status == 503:  # noqa: PLR2004
         headers.append((b"retry-after", b"1"))

@@ -1,7 +1,6 @@
 """Load settings from the environment: all errors are reported together, suspicious settings cause warnings."""
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from registry.config.settings import SETTINGS, Setting, Settings
-from registry.config.value_types import Secret, format_value, mask_all
+from registry.config.value_types import Secret, format_value, is_loopback, mask_all
 from registry.errors import StartupError
 from registry.spelling import NearNames
 
@@ -131,7 +130,7 @@ def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
             nearest = near_names.find(short) or next(iter(difflib.get_close_matches(name, known_names, n=1)), None)
             advice = f"did you mean {nearest}?" if nearest else "remove it"
             yield f"{name} is not a setting and is ignored; {advice}"
-    if settings.auth_token is None and not _is_loopback(settings.host):
+    if settings.auth_token is None and not is_loopback(settings.host):
         yield (
             f"Anyone who reaches {settings.host} may register and remove agents, no token is required; "
             "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
@@ -142,10 +141,3 @@ def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
         yield "REGISTRY_WRITE_ACKS makes every write fail: the embedded Redis has no replicas; set REDIS_URL"
     if settings.encryption_key is not None:
         yield "ENCRYPTION_KEY is set, but it is not used yet; use rediss:// and encrypt the disk of Redis"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

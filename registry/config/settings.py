@@ -31,6 +31,7 @@ from registry.config.value_types import (
     parse_log_format,
     parse_log_level,
     parse_mesh_name,
+    parse_networks,
     parse_percent,
     parse_port,
     parse_security_contexts,
@@ -101,7 +102,8 @@ class Settings:
     auth_token: Secret | None = None
     encryption_key: Secret | None = None
     isolate_namespaces: bool = True
-    proxy: bool = True
+    proxy: bool | None = None
+    proxy_networks: tuple[str, ...] = ()
     propagate_headers: tuple[str, ...] = ()
     security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: parse_security_contexts(""))
 
@@ -207,7 +209,16 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             parse_boolean,
             "Whether mcp-mesh agents find providers only in their own namespace.",
         ),
-        "proxy": Setting("REGISTRY_PROXY", parse_boolean, "Whether /proxy forwards calls to agents, for meshctl."),
+        "proxy": Setting(
+            "REGISTRY_PROXY",
+            parse_boolean,
+            "Whether /proxy forwards calls to agents, for meshctl; unset: only if the registry listens on loopback.",
+        ),
+        "proxy_networks": Setting(
+            "REGISTRY_PROXY_NETWORKS",
+            parse_networks,
+            "Networks to which /proxy is limited, such as 10.0.0.0/8; a loopback network in the list is allowed.",
+        ),
         "propagate_headers": Setting(
             "REGISTRY_PROPAGATE_HEADERS",
             parse_header_names,

@@ -172,6 +172,22 @@ def parse_host(text: str) -> str:
     raise ValueError("expected an IP address or a host name, such as 127.0.0.1, :: or localhost")
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address to listen on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def parse_networks(text: str) -> tuple[str, ...]:
+    """Parse networks in CIDR notation, joined by commas; an address without a prefix is a network of one address."""
+    try:
+        return tuple(str(ipaddress.ip_network(part.strip())) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("expected networks joined by commas, such as 10.0.0.0/8,fd00:1::/32") from None
+
+
 def parse_percent(text: str) -> Percent:
     """Parse a percentage from `1%` to `100%`."""
     if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004

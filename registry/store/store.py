@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 from registry.concurrency.cancel_tasks import cancel_and_wait
+from registry.config.redis_url import HostPort
 from registry.config.settings import Settings, user_data_dir
 from registry.config.value_types import mask_url
 from registry.errors import StartupError
@@ -87,6 +88,10 @@ class Store:
         self.leadership = Leadership(
             keys, housekeeping, instance=settings.instance_id, host=socket.gethostname(), pid=os.getpid()
         )
+
+    def redis_nodes(self) -> tuple[HostPort, ...]:
+        """Return the known nodes of Redis: server, Sentinels or cluster nodes of the URL, and the current primary."""
+        return self._endpoint.nodes
 
     def open_pipeline(self) -> Pipeline:
         """Return a new connection pipeline, which `close` closes."""

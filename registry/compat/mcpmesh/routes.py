@@ -11,6 +11,7 @@ from registry.compat.mcpmesh.heartbeat import FastHeartbeatEndpoint, McpMeshHear
 from registry.compat.mcpmesh.job_dispatch import JobDispatch, JobRoutes
 from registry.compat.mcpmesh.lifecycle_events import LifecycleEvents
 from registry.compat.mcpmesh.openapi import MCPMESH_PATHS
+from registry.compat.mcpmesh.proxy.address_policy import AddressPolicy
 from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.endpoint import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
@@ -18,6 +19,7 @@ from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
 from registry.compat.mcpmesh.resolution_audit import ResolutionAudit
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.settings import Settings
+from registry.config.value_types import is_loopback
 from registry.service.discovery.discovery_service import Discovery
 from registry.service.registration.registration_service import RegistrationService
 from registry.service.resolution.resolver import DependencyResolver
@@ -43,11 +45,20 @@ def build_mcpmesh_api(
     settings: Settings,
 ) -> McpMeshApi:
     """Create the HTTP API extension for mcp-mesh from the services of a registry."""
-    upstream = UpstreamClient()
+    listens_on_loopback = is_loopback(settings.host)
+    upstream = UpstreamClient(
+        AddressPolicy(
+            allow_loopback=listens_on_loopback,
+            networks=settings.proxy_networks,
+            own_ports=(settings.port, settings.metrics_port),
+            redis_nodes=store.redis_nodes,
+        )
+    )
     # The proxy does not forward the registry's own token to agents.
     blocked = (b"authorization",) if settings.auth_token is not None else ()
     policy = HeaderPolicy(settings.propagate_headers, blocked)
-    proxy = ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)
+    is_enabled = listens_on_loopback if settings.proxy is None else settings.proxy
+    proxy = ProxyEndpoint(ProxyTargets(discovery), upstream if is_enabled else None, policy)
     keys, pipeline = Keys(settings.mesh), store.open_pipeline()
     audit = ResolutionAudit(discovery, resolver, store.resolution_store)
     routes = (

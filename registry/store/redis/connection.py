@@ -28,11 +28,20 @@ _CONNECT_TIMEOUT_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class RedisEndpoint:
-    """A Redis server to connect to. `shebang` is False if it does not support `#!lua` lines."""
+    """A Redis server to connect to. `shebang` is False if it does not support `#!lua` lines.
+
+    `url_nodes` are the server, the Sentinels or the cluster nodes of its URL.
+    """
 
     connect: ConnectionFactory
     shebang: bool = True
     locator: PrimaryLocator | None = None
+    url_nodes: tuple[HostPort, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[HostPort, ...]:
+        """All known nodes: those of the URL, and those that the locator found."""
+        return (*self.url_nodes, *(() if self.locator is None else self.locator.found_nodes))
 
     async def check_primary(self) -> None:
         """Query the Sentinels, which may have promoted another primary while the old one still responds."""
@@ -155,7 +164,7 @@ def endpoint_from_url(url: str, *, mesh: str = "mesh", password_file: Path | Non
         connection.locator = locator
         return connection
 
-    return RedisEndpoint(connect, locator=locator)
+    return RedisEndpoint(connect, locator=locator, url_nodes=redis_url.nodes)
 
 
 _CONNECTION_OPTIONS: Mapping[str, Any] = {

@@ -47,6 +47,11 @@ class PrimaryLocator:
         self.address: HostPort | None = None
         self._connections: weakref.WeakSet[LocatedConnection] = weakref.WeakSet()
 
+    @property
+    def found_nodes(self) -> tuple[HostPort, ...]:
+        """The addresses that the locator has found: the current primary, and other nodes of a cluster."""
+        return () if self.address is None else (self.address,)
+
     async def find(self) -> HostPort | None:
         """Return the primary's address; None if the connection has a fixed one. Raises RedisError or OSError."""
         return None
@@ -124,6 +129,11 @@ class ClusterLocator(PrimaryLocator):
         self._slot = key_slot(key)
         self._query = query
         self._redirected_to: HostPort | None = None
+
+    @property
+    def found_nodes(self) -> tuple[HostPort, ...]:
+        """The current primary, and the nodes that served the mesh's slot last."""
+        return (*super().found_nodes, *self._cached_nodes)
 
     def invalidate(self, generation: int, redirected_to: HostPort | None = None) -> None:
         """Invalidate all connections of a generation, and use the target of a MOVED reply for the next connection."""

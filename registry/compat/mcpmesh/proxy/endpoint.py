@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from registry.api.error_responses import send_error
 from registry.api.response.client_connection import NO_BUFFERING_HEADER, get_connection
 from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
+from registry.compat.mcpmesh.proxy.failure_limit import MAX_FAILURES, FailureLimit
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
 from registry.compat.mcpmesh.proxy.upstream import (
     MAX_CALLS,
@@ -30,7 +31,11 @@ from registry.errors import (
     NotReady,
     RegistryError,
     RequestTooLarge,
+    TooManyRequests,
 )
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of the body of a call."""
@@ -50,10 +55,14 @@ _TARGET_PATTERN: Final = re.compile(
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
 _MIN_INVALID_STATUS: Final = 600
 _EXPECTED_TARGET: Final = "expected /proxy/{host}:{port}/mcp or a path below it"
-_UNREACHABLE: Final = "Failed to reach target agent: "
-_DISABLED: Final = (
-    "The proxy is disabled (REGISTRY_PROXY=false); call the agent directly, for example with --use-proxy=false"
+# The same text for every failure, so that it does not show which ports of a host are open.
+_UNREACHABLE: Final = (
+    "Failed to reach target agent: its address is not allowed, it refused the connection, or it did not respond in time"
 )
+_DISABLED: Final = (
+    "The proxy is disabled; set REGISTRY_PROXY=true, or call the agent directly, for example with --use-proxy=false"
+)
+_TOO_MANY_FAILURES: Final = f"{MAX_FAILURES} calls from this address reached no agent within a minute; try again later"
 _BUSY: Final = f"This replica already proxies {MAX_CALLS} calls; try again"
 _BUSY_AGENT: Final = f"This replica already proxies {MAX_CALLS_PER_AGENT} calls to this agent; try again"
 _SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
@@ -62,7 +71,8 @@ _SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
 class ProxyEndpoint:
     """Serves `/proxy/{host}:{port}/mcp`; without `upstream`, the proxy is disabled and responds with 403.
 
-    It calls only endpoints that registered agents announced, below `/mcp`, and neither caches nor retries.
+    It calls only endpoints that registered agents announced, below `/mcp`, and neither caches nor retries. After ten
+    calls without a response in a minute, further calls of the same client address are rejected with 429.
     """
 
     def __init__(self, targets: ProxyTargets, upstream: UpstreamClient | None, header_policy: HeaderPolicy) -> None:
@@ -70,6 +80,7 @@ class ProxyEndpoint:
         self._upstream = upstream
         self._header_policy = header_policy
         self._calls_by_url: Counter[str] = Counter()
+        self._failures = FailureLimit()
         self._closing = asyncio.Event()
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
 
@@ -80,11 +91,15 @@ class ProxyEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward one call to an agent. Raises RegistryError with the reason if it is not forwarded."""
+        client = (scope.get("client") or ("",))[0]
         if self._upstream is None:
             raise Forbidden(_DISABLED)
         if scope["method"] not in ("GET", "POST"):
             raise HTTPException(405, headers={"Allow": "GET, POST"})
         host, port, path = _parse_target(scope)
+        seconds = self._failures.retry_after(client)
+        if seconds is not None:
+            raise TooManyRequests(_TOO_MANY_FAILURES, seconds)
         agent = await self._targets.find(host, port)
         if agent is None:
             requested = scope["path_params"]["target"].partition("/")[0]
@@ -98,6 +113,9 @@ class ProxyEndpoint:
         with self._count_call(agent.url):
             call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
             await call.run(self._upstream, f"{agent.url}{path}")
+        # A caller that disconnects before a response may be scanning, too.
+        if not call.response_started and not self._closing.is_set():
+            self._failures.record_failure(client)
 
     @contextlib.contextmanager
     def _count_call(self, url: str) -> Iterator[None]:
@@ -130,7 +148,7 @@ class _ProxiedCall:
         self._header_policy = header_policy
         self._closing = closing
         self._request_sent = asyncio.Event()
-        self._response_started = self._is_event_stream = False
+        self.response_started = self._is_event_stream = False
         self._last_bytes = b""
 
     async def run(self, upstream: UpstreamClient, url: str) -> None:
@@ -167,10 +185,11 @@ class _ProxiedCall:
         except _ClientDisconnectedError:
             return True
         except TimeoutError:
-            timeout = AgentUnreachable(f"{_UNREACHABLE}it did not respond within {timeout_s}s")
-            return await self._finish(timeout, b"timeout budget=%ds" % timeout_s)
+            log.debug("proxy_call_failed", url=url, reason=f"no response within {timeout_s}s")
+            return await self._finish(AgentUnreachable(_UNREACHABLE), b"timeout budget=%ds" % timeout_s)
         except UnreachableError as error:
-            return await self._finish(AgentUnreachable(f"{_UNREACHABLE}{error}"), None)
+            log.debug("proxy_call_failed", url=url, reason=str(error))
+            return await self._finish(AgentUnreachable(_UNREACHABLE), None)
         return True
 
     async def _finish(self, error: RegistryError, comment: bytes | None) -> bool:
@@ -181,7 +200,7 @@ class _ProxiedCall:
         connection = get_connection(self._scope)
         if connection is not None and not connection.writable():
             return False
-        if not self._response_started:
+        if not self.response_started:
             await send_error(self._send, error, self._scope["request_id"])
         elif not self._is_event_stream or comment is None:
             return False
@@ -221,7 +240,7 @@ class _ProxiedCall:
         self._is_event_stream = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
         if self._is_event_stream and all(name != NO_BUFFERING_HEADER[0] for name, _ in headers):
             headers.append(NO_BUFFERING_HEADER)
-        self._response_started = True
+        self.response_started = True
         # An agent may respond before it has read the whole body.
         self._request_sent.set()
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})

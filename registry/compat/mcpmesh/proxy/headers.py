@@ -1,5 +1,6 @@
 """Selects the request and response headers that the proxy forwards."""
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -29,12 +30,17 @@ _BLOCKED_REQUEST_HEADERS: Final = _HOP_BY_HOP_HEADERS | {
     b"cookie",
 }
 # A browser attributes an agent's response to the registry's origin. An agent must not set cookies or policies for that
-# origin, nor run a page in it.
-_BLOCKED_RESPONSE_HEADERS: Final = _HOP_BY_HOP_HEADERS | {
-    *(b"set-cookie", b"date", b"server", b"x-request-id"),
-    *(b"strict-transport-security", b"clear-site-data", b"alt-svc"),
-    *(b"content-security-policy", b"x-content-type-options"),
-}
+# origin, open it to other origins, ask for a password in its name, nor run a page in it.
+_RESPONSE_HEADERS: Final = frozenset(
+    {b"content-type", b"content-length", b"content-encoding", b"cache-control", b"x-accel-buffering"}
+)
+_RESPONSE_HEADER_PREFIXES: Final = (b"mcp-", b"x-mesh-")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_AUTH_PARAM = rb"%s[ \t]*=[ \t]*(?:%s|\"(?:[^\"\\]|\\.)*\")" % (_TOKEN, _TOKEN)
+# One challenge of the scheme Bearer, and no second one.
+_BEARER_CHALLENGE: Final = re.compile(
+    rb"bearer(?:[ \t]+%s(?:[ \t]*,[ \t]*%s)*)?" % (_AUTH_PARAM, _AUTH_PARAM), re.IGNORECASE
+)
 _SANDBOX_HEADERS: Final = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 
@@ -66,6 +72,13 @@ class HeaderPolicy:
             # The content-length does not describe this body.
             dropped.add(b"content-length")
         return [
-            *((name, value) for name, value in lowered if name not in _BLOCKED_RESPONSE_HEADERS | dropped),
+            *((name, value) for name, value in lowered if name not in dropped and _may_respond(name, value)),
             *_SANDBOX_HEADERS,
         ]
+
+
+def _may_respond(name: bytes, value: bytes) -> bool:
+    """Return whether the proxy forwards a header of a response."""
+    if name == b"www-authenticate":
+        return _BEARER_CHALLENGE.fullmatch(value.strip()) is not None
+    return name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_HEADER_PREFIXES)

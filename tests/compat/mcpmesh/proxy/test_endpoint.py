@@ -18,6 +18,9 @@ from tests.support.raw_http import open_raw_connection
 from tests.support.served_registry import ServedRegistry, served_registry
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+UNREACHABLE = (
+    "Failed to reach target agent: its address is not allowed, it refused the connection, or it did not respond in time"
+)
 EVENT = b'event: message\ndata: {"ok":true}\n\n'
 
 
@@ -271,21 +274,60 @@ async def test_the_token_of_the_registry_is_never_passed_on(redis_url: str) -> N
     assert ["authorization" in request.headers for request in agent.requests] == [False]
 
 
-async def test_response_headers_come_back_except_those_of_the_connection(client: httpx2.AsyncClient) -> None:
-    """The session of the MCP protocol comes back; a cookie would apply to the registry."""
+async def test_only_headers_of_the_response_itself_come_back(client: httpx2.AsyncClient) -> None:
+    """T24: an agent opened the registry to every origin, asked for a password, and installed a service worker."""
+    passed = {
+        "content-type": "application/json",
+        "content-length": "2",
+        "content-encoding": "identity",
+        "mcp-session-id": "m",
+        "mcp-protocol-version": "2025-06-18",
+        "x-mesh-job-id": "j",
+        "x-accel-buffering": "no",
+        "www-authenticate": 'Bearer realm="a, Basic b", scope=x',
+    }
+    dropped = {
+        "access-control-allow-origin": "*",
+        "service-worker-allowed": "/",
+        "refresh": "0;url=http://elsewhere",
+        "link": "<http://elsewhere>; rel=preload",
+        "location": "/admin/drain",
+        "set-cookie": "a=b",
+        "server": "me",
+        "x-own": "1",
+        "x-mesh-hop": "1",
+        "connection": "keep-alive, x-mesh-hop",
+    }
 
     async def reply(_request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        head = b"HTTP/1.1 200 OK\r\nMcp-Session-Id: m\r\nX-Own: 1\r\nSet-Cookie: a=b\r\nServer: me\r\nX-Hop: 1\r\n"
-        writer.write(head + b"Connection: keep-alive, x-hop\r\nX-Request-Id: theirs\r\ncontent-length: 2\r\n\r\n{}")
+        headers = passed | dropped | {"cache-control": "no-store"}
+        lines = "".join(f"{name.title()}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 401 Unauthorized\r\nX-Request-Id: theirs\r\n{lines}\r\n{{}}".encode())
 
     async with fake_agent(reply) as agent:
-        path = await register(client, agent)
+        response = await client.post(await register(client, agent), json=CALL)
 
-        response = await client.post(path, json=CALL)
-
-    assert (response.headers["mcp-session-id"], response.headers["x-own"]) == ("m", "1")
-    assert not {"set-cookie", "server", "x-hop", "connection"} & response.headers.keys()
+    added = {"x-request-id", "content-security-policy", "x-content-type-options"}
+    assert {name: value for name, value in response.headers.items() if name in passed} == passed
+    assert response.headers.get_list("cache-control")[0] == "no-store"
+    assert not dropped.keys() & response.headers.keys()
+    assert added <= response.headers.keys()
     assert "theirs" not in response.headers.get_list("x-request-id")
+
+
+@pytest.mark.parametrize(
+    "challenge", ["Basic realm=x", "Bearer realm=x, Basic realm=y", "Negotiate", "Bearer, Basic", "Bearerx", "NTLM"]
+)
+async def test_an_agent_cannot_ask_a_browser_for_a_password(client: httpx2.AsyncClient, challenge: str) -> None:
+    """T24: the browser would ask in the name of the registry."""
+
+    async def reply(_request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 401 No\r\nwww-authenticate: %s\r\ncontent-length: 0\r\n\r\n" % challenge.encode())
+
+    async with fake_agent(reply) as agent:
+        response = await client.post(await register(client, agent), json=CALL)
+
+    assert (response.status_code, "www-authenticate" in response.headers) == (401, False)
 
 
 async def test_a_cookie_of_one_agent_is_not_sent_to_the_next(client: httpx2.AsyncClient) -> None:
@@ -394,7 +436,7 @@ async def test_an_incomplete_event_is_not_completed(served: ServedRegistry) -> N
 
 
 async def test_a_response_that_does_not_start_in_time_is_a_502(client: httpx2.AsyncClient) -> None:
-    """The message contains the timeout."""
+    """Its text is that of a closed port."""
 
     async def never_respond(_request: ReceivedRequest, _writer: asyncio.StreamWriter) -> None:
         pass
@@ -404,7 +446,7 @@ async def test_a_response_that_does_not_start_in_time_is_a_502(client: httpx2.As
 
         message = error_message(await client.post(path, json=CALL, headers={"x-mesh-timeout": "1"}), 502)
 
-    assert message == "Failed to reach target agent: it did not respond within 1s"
+    assert message == UNREACHABLE
 
 
 async def test_an_unreachable_agent_is_a_502(client: httpx2.AsyncClient) -> None:
@@ -413,7 +455,7 @@ async def test_an_unreachable_agent_is_a_502(client: httpx2.AsyncClient) -> None
 
     message = error_message(await client.post(path, json=CALL), 502)
 
-    assert message == "Failed to reach target agent: connection failed"
+    assert message == UNREACHABLE
 
 
 @pytest.mark.parametrize("sent", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-le"])
@@ -427,10 +469,7 @@ async def test_an_agent_that_does_not_send_http_is_a_502(client: httpx2.AsyncCli
     async with fake_agent(reply) as agent:
         path = await register(client, agent)
 
-        assert (
-            error_message(await client.post(path, json=CALL), 502)
-            == "Failed to reach target agent: the connection was lost"
-        )
+        assert error_message(await client.post(path, json=CALL), 502) == UNREACHABLE
 
 
 async def test_an_incomplete_response_ends_in_a_dropped_connection(served: ServedRegistry) -> None:
