@@ -91,6 +91,13 @@ class LabelSelector:
         )
 
     @property
+    def texts(self) -> Iterator[str]:
+        """Yield the keys and values of all conditions."""
+        for key, _, values in self.requirements:
+            yield key
+            yield from (value for value in values if value is not None)
+
+    @property
     def text(self) -> str:
         """The canonical text of this selector; parsing the text returns an equal selector."""
         return ",".join(requirement.text for requirement in self.requirements)

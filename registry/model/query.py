@@ -1,8 +1,13 @@
 """Queries for agents and capabilities."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from registry.model.label_selector import LabelSelector
+
+_BYTES_PER_QUERY: Final = 512
+# A string without its characters, and its entry in a tuple or set.
+_BYTES_PER_TEXT: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,15 @@ class AgentQuery:
     tags: tuple[str, ...] = ()
     version_constraint: str | None = None
     fuzzy: bool = False
+
+    @property
+    def approximate_bytes(self) -> int:
+        """The approximate memory of the query in bytes."""
+        texts = [*self.capabilities, *self.tags, *self.selector.texts]
+        texts += filter(
+            None, (self.namespace, self.status, self.agent_id, self.category, self.stability, self.version_constraint)
+        )
+        return _BYTES_PER_QUERY + sum(_BYTES_PER_TEXT + (1 if text.isascii() else 4) * len(text) for text in texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,11 @@ from registry.errors import Detail, MalformedRequest
 QueryParams = Mapping[str, Sequence[str]]
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_MAX_PARAMS = 100
+_MAX_QUERY_BYTES = 8 * 1024
+_MAX_VALUES_PER_PARAM = 100
+# As in a registration: no name, tag or category is longer.
+_MAX_TEXT_CHARS = 253
+_MAX_UNKNOWN_PARAMS_SHOWN = 100
 _MAX_DIGITS = 20
 
 
@@ -31,13 +35,15 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
-    """Parse a query string. Raises MalformedRequest for a parameter that is not in `allowed`."""
+    """Parse a query string. Raises MalformedRequest above 8 KiB, and for a parameter that is not in `allowed`."""
     if not query_string:
         return {}
+    if len(query_string) > _MAX_QUERY_BYTES:
+        longest = max(query_string.split(b"&"), key=len).partition(b"=")[0]
+        size = f"{len(query_string):,} bytes, of which this parameter has the most; at most {_MAX_QUERY_BYTES:,}"
+        raise invalid(longest[:60].decode("ascii", "replace"), f"the query string has {size} are allowed")
     try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PARAMS, errors="strict"
-        )
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise MalformedRequest(f"Invalid query string: {error}") from error
     params: dict[str, list[str]] = {}
@@ -53,7 +59,7 @@ def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
     if not unknown:
         return
     details = []
-    for name in unknown[:_MAX_PARAMS]:
+    for name in unknown[:_MAX_UNKNOWN_PARAMS_SHOWN]:
         similar = difflib.get_close_matches(name, allowed, n=1)
         allowed_names = f"allowed: {', '.join(allowed)}" if allowed else "no parameters are allowed here"
         hint = f"did you mean {similar[0]}?" if similar else allowed_names
@@ -76,17 +82,36 @@ def single(params: QueryParams, name: str) -> str | None:
     return values[0] if values and values[0] else None
 
 
+def single_text(params: QueryParams, name: str) -> str | None:
+    """Return the value of a query parameter that is a name or a text of at most 253 characters."""
+    value = single(params, name)
+    if value is not None:
+        _limit_values(name, (value,))
+    return value
+
+
 def repeated(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a query parameter that may be repeated; empty values count as absent."""
-    return tuple(value for value in params.get(name, ()) if value)
+    """Return the values of a query parameter that may be repeated 100 times; empty values count as absent."""
+    values = tuple(value for value in params.get(name, ()) if value)
+    _limit_values(name, values)
+    return values
+
+
+def _limit_values(name: str, values: Sequence[str]) -> None:
+    if len(values) > _MAX_VALUES_PER_PARAM:
+        raise invalid(name, f"has {len(values):,} values; at most {_MAX_VALUES_PER_PARAM} are allowed")
+    longest = max(map(len, values), default=0)
+    if longest > _MAX_TEXT_CHARS:
+        raise invalid(name, f"has a value of {longest:,} characters; at most {_MAX_TEXT_CHARS} are allowed")
 
 
 def comma_list(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a query parameter that may be repeated and comma-separated."""
+    """Return the values of a query parameter that may be repeated and comma-separated, at most 100."""
     values = params.get(name, ())
     parts = tuple(part for value in values for part in value.split(",") if part)
     if not parts and any(values):
         raise invalid(name, "contains only commas")
+    _limit_values(name, parts)
     return parts
 
 

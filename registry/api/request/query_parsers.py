@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from registry.api.request.continue_token import decode_continue_token, query_digest
 from registry.api.request.query_params import (
@@ -19,6 +18,7 @@ from registry.api.request.query_params import (
     repeated,
     resource_version,
     single,
+    single_text,
 )
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.label_selector import LabelSelector, parse_selector
@@ -78,6 +78,10 @@ _DISCOVER_FIELDS = (*_AGENT_FILTERS, "capabilities", "labels", "resource_version
 _MAX_PAGE_ROWS = 10_000
 _MAX_WAIT_S = 300.0
 _MAX_WATCH_S = 3600.0
+# The parsed query strings of lists, bounded by their size in memory.
+_MAX_CACHED_BYTES: Final = 4 * 1024 * 1024
+_BYTES_PER_REQUEST: Final = 512
+_BYTES_PER_FIELD: Final = 100
 _EXACT_BY_MATCH = {"exact": True, "notolderthan": False}
 
 
@@ -99,9 +103,32 @@ class ListAgentsRequest:
     wait: float | None
 
 
-@lru_cache(maxsize=16_384)
+class _ListAgentsParser(dict[bytes, ListAgentsRequest]):
+    """Parses query strings, and caches the results; a full cache is emptied, which keeps a cached result cheap."""
+
+    _bytes = 0
+
+    def __missing__(self, query_string: bytes) -> ListAgentsRequest:
+        request = _parse_list_agents(query_string)
+        texts_bytes = 2 * len(query_string) + _BYTES_PER_FIELD * len(request.fields)
+        weight = _BYTES_PER_REQUEST + texts_bytes + request.query.approximate_bytes
+        if self._bytes + weight > _MAX_CACHED_BYTES:
+            self.clear()
+            self._bytes = 0
+        self._bytes += weight
+        self[query_string] = request
+        return request
+
+
+_list_agents_parser: Final = _ListAgentsParser()
+
+
 def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
     """Parse the query string of GET /agents, with a cache for repeated query strings."""
+    return _list_agents_parser[query_string]
+
+
+def _parse_list_agents(query_string: bytes) -> ListAgentsRequest:
     params = parse_query(query_string, LIST_AGENTS_PARAMS)
     query = _build_agent_query(params, comma_list(params, "capability_tags"))
     fields = comma_list(params, "fields")
@@ -149,19 +176,19 @@ def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshn
     """Parse the query string of GET /capabilities."""
     params = parse_query(query_string, LIST_CAPABILITIES_PARAMS)
     return CapabilityQuery(
-        name=single(params, "name"),
-        text=single(params, "q"),
-        description_contains=single(params, "description_contains"),
-        category=single(params, "category"),
-        stability=single(params, "stability"),
+        name=single_text(params, "name"),
+        text=single_text(params, "q"),
+        description_contains=single_text(params, "description_contains"),
+        category=single_text(params, "category"),
+        stability=single_text(params, "stability"),
         tags=comma_list(params, "tags"),
         version_constraint=single(params, "version_constraint"),
         fuzzy=boolean(params, "fuzzy_match"),
         include_deprecated=boolean(params, "include_deprecated"),
-        agent_namespace=single(params, "agent_namespace"),
+        agent_namespace=single_text(params, "agent_namespace"),
         agent_status=single(params, "agent_status") or "any",
         agent_draining=_draining_filter(params, "agent_status", "agent_draining"),
-        agent_id=single(params, "agent_id"),
+        agent_id=single_text(params, "agent_id"),
     ), freshness(params)
 
 
@@ -208,15 +235,15 @@ def _build_agent_query(params: QueryParams, tags: tuple[str, ...], selector: Lab
     if match not in ("all", "any"):
         raise invalid("match", f"expected all or any, got {match[:60]!r}")
     return AgentQuery(
-        namespace=single(params, "namespace"),
+        namespace=single_text(params, "namespace"),
         status=single(params, "status") or "any",
         draining=optional_bool(params, "draining"),
-        agent_id=single(params, "agent_id"),
+        agent_id=single_text(params, "agent_id"),
         selector=selectors[0] & selectors[1] if len(selectors) > 1 else selectors[0] if selectors else LabelSelector(),
         capabilities=tuple(dict.fromkeys(repeated(params, "capability"))),
         any_capability=match == "any",
-        category=single(params, "capability_category"),
-        stability=single(params, "capability_stability"),
+        category=single_text(params, "capability_category"),
+        stability=single_text(params, "capability_stability"),
         tags=tags,
         version_constraint=single(params, "version_constraint"),
         fuzzy=boolean(params, "fuzzy_match"),

@@ -1,10 +1,12 @@
 """Query strings and query objects: unknown or invalid parameters are rejected by name, never ignored."""
 
+import tracemalloc
 from typing import Any
 
 import httpx2
 import pytest
 
+from registry.api.request.query_parsers import parse_list_agents
 from tests.support.http_calls import error_fields, expect_error, register
 
 # A query string, and the first field that its error names.
@@ -78,6 +80,46 @@ async def test_an_invalid_query_string_is_rejected(client: httpx2.AsyncClient, p
     assert body["message"].startswith(f"{field}: ")
 
 
+# Parameters and the one that the error names. The attack T15 sent 5,000 tags, and a name of 60 kB.
+TOO_LARGE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "5,000 tags": ("/agents", {"capability_tags": ",".join(f"tag-{n}" for n in range(5_000))}, "capability_tags"),
+    "a name of 60 kB": ("/agents", {"fuzzy_match": "true", "capability": "x" * 60_000}, "capability"),
+    "8 KiB of parameters": ("/agents", {"namespace": "n" * 4_000, "agent_id": "a" * 4_300}, "agent_id"),
+    "101 tags": ("/agents", {"capability_tags": ",".join(f"t{n}" for n in range(101))}, "capability_tags"),
+    "101 capabilities": ("/agents", {"capability": [f"c{n}" for n in range(101)]}, "capability"),
+    "101 fields": ("/agents", {"fields": ",".join(f"f{n}" for n in range(101))}, "fields"),
+    "a long name": ("/agents", {"capability": "x" * 254}, "capability"),
+    "a long tag": ("/agents", {"capability_tags": "x" * 254}, "capability_tags"),
+    "a long category": ("/agents", {"capability_category": "x" * 254}, "capability_category"),
+    "a long namespace": ("/agents", {"namespace": "x" * 254}, "namespace"),
+    "a long text": ("/capabilities", {"q": "x" * 254}, "q"),
+    "a long description": ("/capabilities", {"description_contains": "x" * 254}, "description_contains"),
+    "101 tags of a capability": ("/capabilities", {"tags": ",".join(f"t{n}" for n in range(101))}, "tags"),
+    "101 tags of a selection": ("/select", {"capability": "c", "tags": ",".join(f"t{n}" for n in range(101))}, "tags"),
+}
+
+
+@pytest.mark.parametrize(("path", "params", "field"), TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_t15_a_query_that_is_too_large_is_rejected(
+    client: httpx2.AsyncClient, path: str, params: dict[str, Any], field: str
+) -> None:
+    """400 with the name of the parameter; a query string of 8 KiB, 100 values and texts of 253 are the limits."""
+    body = expect_error(await client.get(path, params=params), 400, "malformed_request")
+
+    assert error_fields(body) == [field]
+    assert len(body["message"]) < 300
+
+
+async def test_a_query_of_the_maximum_size_is_answered(client: httpx2.AsyncClient) -> None:
+    """Its query string has less than 8 KiB."""
+    await register(client, capabilities=[{"name": "x" * 253, "tags": [f"t{n}" for n in range(100)]}])
+    tags = ",".join(f"t{n}" for n in range(100))
+    params = {"capability": ["x" * 253, *(f"c{n}" for n in range(99))], "capability_tags": tags, "match": "any"}
+
+    assert (await client.get("/agents", params=params)).json()["count"] == 1
+    assert (await client.get("/capabilities", params={"q": "x" * 253, "tags": tags})).json()["count"] == 1
+
+
 QUERIES_REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"capabilites": ["x"]}, "query.capabilites"),
     ({"capability_category": ["file_operations"]}, "query.capability_category"),
@@ -115,10 +157,14 @@ QUERIES_REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"no key!": "a"}}, 'query.labels["no key!"]'),
     ({"resource_version": 1}, "query.resource_version"),
     ({"resource_version": "x"}, "query.resource_version"),
+    ({"capabilities": [f"c{n}" for n in range(101)]}, "query.capability"),
+    ({"capabilities": ["x" * 254]}, "query.capability"),
+    ({"capability_tags": [f"t{n}" for n in range(5_000)]}, "query.capability_tags"),
+    ({"namespace": "x" * 60_000}, "query.namespace"),
 ]
 
 
-@pytest.mark.parametrize(("query", "field"), QUERIES_REFUSED, ids=[str(query) for query, _ in QUERIES_REFUSED])
+@pytest.mark.parametrize(("query", "field"), QUERIES_REFUSED, ids=[str(query)[:60] for query, _ in QUERIES_REFUSED])
 async def test_an_invalid_query_object_is_rejected(
     client: httpx2.AsyncClient, query: dict[str, Any], field: str
 ) -> None:
@@ -193,3 +239,17 @@ async def test_booleans_are_true_false_1_or_0(client: httpx2.AsyncClient) -> Non
     for text, count in (("true", 1), ("1", 1), ("TRUE", 1), ("false", 0), ("0", 0), ("", 0)):
         response = await client.get("/capabilities", params={"include_deprecated": text})
         assert response.json()["count"] == count
+
+
+def test_t15_parsed_queries_are_bounded_in_bytes() -> None:
+    """150 lists with 5,000 tags each once took 134 MB for good; the largest selectors take 100 kB each."""
+    tracemalloc.start()
+    try:
+        for number in range(150):
+            values = ",".join(f"{number:x}{value:x}" for value in range(600))
+            parse_list_agents(f"label_selector=a in ({values})&capability=c{number}".replace(" ", "%20").encode())
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert used < 8 * 1024 * 1024
