@@ -114,9 +114,8 @@ class AgentRoutes:
 
     async def capabilities(self, request: Request) -> Response:
         """GET /capabilities: search capabilities."""
-        return capability_list_response(
-            await self._discovery.capabilities(*parse_capability_query(request.scope["query_string"]))
-        )
+        found = await self._discovery.capabilities(*parse_capability_query(request.scope["query_string"]))
+        return await capability_list_response(found)
 
     async def heartbeat_many(self, request: Request) -> Response:
         """POST /heartbeats: record heartbeats of many agents, each with a result of its own."""

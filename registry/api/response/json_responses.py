@@ -8,6 +8,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Send
 
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.encoding.agent_json import capability_document
 from registry.service.discovery.discovery_service import AgentList, CapabilityList, CapabilityMatch
 from registry.service.discovery.query_cache import render_row
@@ -119,19 +120,20 @@ def _select_fields(body: bytes, fields: tuple[str, ...]) -> bytes:
     return orjson.dumps({name: agent[name] for name in fields if name in agent})
 
 
-def capability_list_response(result: CapabilityList) -> Response:
+async def capability_list_response(result: CapabilityList) -> Response:
     """Return the response with a list of capabilities, each with its agent."""
-    document = {
-        "capabilities": [_capability_row(match, ranked=result.ranked) for match in result.matches],
-        "count": len(result.matches),
-        "resource_version": str(result.version),
-        "timestamp": timestamp(),
-    }
-    return json_response(document, version=result.version, staleness=result.staleness)
+    rows = [orjson.dumps(_capability_row(match, ranked=result.ranked)) async for match in cooperative(result.matches)]
+    body = b'{"capabilities":[%s],"count":%d,"resource_version":"%d","timestamp":"%s"}' % (
+        b",".join(rows),
+        len(rows),
+        result.version,
+        timestamp().encode(),
+    )
+    return json_response(body, version=result.version, staleness=result.staleness)
 
 
 def _capability_row(match: CapabilityMatch, *, ranked: bool) -> dict[str, object]:
-    agent = match.record.agent
+    agent = match.agent
     spec = orjson.loads(agent.spec)
     return capability_document(spec["capabilities"][match.position]) | {
         "agent_id": agent.id,

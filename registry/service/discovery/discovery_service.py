@@ -1,14 +1,16 @@
 """Discovery of agents and capabilities: answers a query with a sorted result at a known resource version."""
 
 import time
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from registry.cache.reflector import Reflector
 from registry.cache.view import Record, View
 from registry.concurrency.cooperative_iteration import cooperative
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
-from registry.model.agent import Capability
+from registry.model.agent import Agent, Capability
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.last_heartbeats import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
 from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, RowFormat
@@ -61,6 +63,7 @@ class AgentList:
     delivers all later changes. `changed_version` is a version since which the result is unchanged. `next_after` is the
     sort key after which the next page begins, None on the last page. `staleness` is the maximum age of the result in
     seconds, None if it is as fresh as requested. With `unchanged` the caller has the result; `records` is empty.
+    `rendered` are the rows if they were rendered in advance.
     """
 
     cached: CachedQuery
@@ -71,10 +74,13 @@ class AgentList:
     staleness: float | None
     next_after: SortKey | None = None
     unchanged: bool = False
+    rendered: bytes | None = None
 
     @property
     def rows(self) -> bytes:
         """The agents of the list as JSON rows, without the enclosing brackets."""
+        if self.rendered is not None:
+            return self.rendered
         if self.records is self.cached.records:
             return self.cached.rows_json()
         return b",".join([render_row(self.cached, record) for record in self.records])
@@ -84,7 +90,7 @@ class AgentList:
 class CapabilityMatch:
     """A capability that matches a search, with its agent; `position` is its index in the agent's list."""
 
-    record: Record
+    agent: Agent
     capability: Capability
     position: int
     score: float
@@ -138,6 +144,8 @@ class Discovery:
         first_version = None if page is None else page.version
         if first_version is not None and not await self._reflector.watch_history.extend_to(first_version):
             raise VersionTooOld(first_version, view.version)
+        if query.fuzzy and query.capabilities:
+            await self._query_cache.prepare(query, view, self._reflector.watch_history.buffer)
         cached = self._query_cache.get(query, view, self._reflector.watch_history.buffer)
         if freshness.exact and freshness.version is not None and not self._unchanged_since(cached, freshness.version):
             raise VersionTooOld(freshness.version, view.version)
@@ -151,6 +159,9 @@ class Discovery:
             cached = await self._prepare_rows(cached, page)
         if staleness is None:
             cached = await self._refresh_heartbeats(cached, page)
+        rendered = None
+        if query.fuzzy and query.capabilities and (page is not None or not cached.has_current_json):
+            cached, rendered = await self._render_ranked(cached, page)
         view = cached.view
         records, next_after = self._page_rows(cached, page)
         version = view.version if first_version is None else first_version
@@ -158,7 +169,9 @@ class Discovery:
             if not self._unchanged_since(cached, freshness.version):
                 raise VersionTooOld(freshness.version, view.version)
             version = freshness.version
-        return AgentList(cached, records, version, view.timeline, cached.changed_version, staleness, next_after)
+        return AgentList(
+            cached, records, version, view.timeline, cached.changed_version, staleness, next_after, rendered=rendered
+        )
 
     async def agent(self, agent_id: str, freshness: Freshness = LATEST) -> AgentSnapshot:
         """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
@@ -185,15 +198,26 @@ class Discovery:
         view, staleness = await self.view(freshness)
         if freshness.exact and freshness.version is not None and view.version != freshness.version:
             raise VersionTooOld(freshness.version, view.version)
-        matches = [
-            CapabilityMatch(record, capability, position, score)
-            for record in matcher.candidates(view)
-            if matcher.matches_agent(record.agent)
-            for position, capability in enumerate(record.agent.indexed.capabilities)
-            if (score := matcher.score(capability)) is not None
-        ]
-        matches.sort(key=lambda match: (-match.score, *match.record.sort_key, match.position))
-        return CapabilityList(matches, matcher.is_ranked, view.version, staleness)
+        version = view.version
+        # The agent of a record may change between two steps.
+        agents = [record.agent for record in matcher.candidates(view)]
+        candidates = (
+            (agent, position, capability)
+            for agent in agents
+            if matcher.matches_agent(agent)
+            for position, capability in enumerate(agent.indexed.capabilities)
+        )
+        matches: list[tuple[float, str, str, int, CapabilityMatch]] = []
+        # Sorting all matches of a search at once would block the event loop.
+        add = partial(insort, matches) if matcher.is_ranked else matches.append
+        async for agent, position, capability in cooperative(candidates):
+            score = matcher.score(capability)
+            if score is not None:
+                match = CapabilityMatch(agent, capability, position, score)
+                add((-score, agent.indexed.namespace, agent.id, position, match))
+        if not matcher.is_ranked:
+            matches.sort()
+        return CapabilityList([match[-1] for match in matches], matcher.is_ranked, version, staleness)
 
     def _update(self, cached: CachedQuery) -> CachedQuery:
         """Return the cached query result, updated to the newest state of this replica's cache."""
@@ -209,6 +233,21 @@ class Discovery:
         async for record in cooperative(large):
             await self._rows.prepare(cached.view, record)
         return self._update(cached)
+
+    async def _render_ranked(self, cached: CachedQuery, page: Page | None) -> tuple[CachedQuery, bytes]:
+        """Return the updated query result and its rows, rendered in short steps: a search may match all agents."""
+        rendered: dict[str, tuple[Agent, bytes]] = {}
+        async for record in cooperative(self._page_rows(cached, page)[0]):
+            rendered[record.agent.id] = record.agent, render_row(cached, record)
+        cached = self._update(cached)
+        rows = []
+        for record in self._page_rows(cached, page)[0]:
+            agent, row = rendered.get(record.agent.id, (None, b""))
+            rows.append(row if agent is record.agent else render_row(cached, record))
+        joined = b",".join(rows)
+        if page is None:
+            cached.store_json(joined)
+        return cached, joined
 
     async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
         """Read outdated last heartbeats of the listed agents again, and return the updated query result."""

@@ -7,7 +7,7 @@ more than 93.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -69,34 +69,44 @@ def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
     A text is compared as a whole and word by word, so that a typing error in one word of a description is tolerated. A
     query of several words also matches if each word matches some text; its score is then their mean, if that is higher.
     """
-    folded = [(weight, normalize(text)) for weight, text in texts]
+    folded: dict[float, list[str]] = {}
+    for weight, text in texts:
+        folded.setdefault(weight, []).append(normalize(text))
     query = normalize(query)
-    whole_score = _best_weighted_score(query, folded)
+    # The texts and their words that may be similar, collected once for all words of the query.
+    candidates = {
+        weight: [
+            each for text in group if len(text) >= MIN_NAME_LENGTH for each in (text, *_LONG_WORD_PATTERN.findall(text))
+        ]
+        for weight, group in folded.items()
+        if len(query) >= _MIN_QUERY_LENGTH
+    }
+    whole_score = _best_weighted_score(query, folded, candidates)
     words = dict.fromkeys(_WORD_PATTERN.findall(query))
     if len(words) < 2:  # noqa: PLR2004 - one word is the whole query
         return whole_score
     total = 0.0
     for word in words:
-        word_score = _best_weighted_score(word, folded)
+        word_score = _best_weighted_score(word, folded, candidates)
         if word_score is None:
             return whole_score
         total += word_score
     return max(whole_score or 0.0, total / len(words))
 
 
-def _best_weighted_score(query: str, normalized_texts: Iterable[tuple[float, str]]) -> float | None:
-    scores = (weight * score for weight, text in normalized_texts if (score := _score_in_text(query, text)))
-    return max(scores, default=None)
-
-
-def _score_in_text(query: str, text: str) -> float | None:
-    if query in text:
-        return _containment_score(query, text)
-    if len(query) < _MIN_QUERY_LENGTH or len(text) < MIN_NAME_LENGTH:
-        return None
-    candidates = [text, *_LONG_WORD_PATTERN.findall(text)]
-    best_match = process.extractOne(query, candidates, scorer=fuzz.ratio, score_cutoff=MIN_RATIO)
-    return None if best_match is None else _similarity_score(best_match[1])
+def _best_weighted_score(
+    query: str, texts: Mapping[float, Sequence[str]], candidates: Mapping[float, Sequence[str]]
+) -> float | None:
+    """Return the best weighted score of a query; it is in a text, or similar to one of the candidates of a weight."""
+    best = None
+    for weight, group in texts.items():
+        scores = [_containment_score(query, text) for text in group if query in text]
+        if not scores and len(query) >= _MIN_QUERY_LENGTH:
+            match = process.extractOne(query, candidates[weight], scorer=fuzz.ratio, score_cutoff=MIN_RATIO)
+            scores = [] if match is None else [_similarity_score(match[1])]
+        if scores:
+            best = max(best or 0.0, weight * max(scores))
+    return best
 
 
 def _normalized(text: str) -> str:

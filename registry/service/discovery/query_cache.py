@@ -1,21 +1,26 @@
 """A cache of query results: the sorted matches of a query and their JSON, updated when a change affects them."""
 
+import asyncio
 from bisect import bisect_right, insort
-from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from registry.cache.change_buffer import ChangeBuffer
 from registry.cache.view import Record, View
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.concurrency.lru import WeightedLru
 from registry.model.query import AgentQuery
 from registry.service.discovery.list_rows import RowFormat
-from registry.service.discovery.query_match import Matcher
+from registry.service.discovery.query_match import Matcher, RankedMatch
 
-# The cache is bounded by the number of queries and, for their JSON, by its size. The newest JSON is cached even above
-# that size: otherwise each request for a very large list would render it again.
-_MAX_QUERIES: Final = 16_384
+# The cache is bounded by the size of the queries with their references to agents, and by the size of the JSON. The
+# newest JSON is cached even above that size: otherwise each request for a very large list would render it again.
+_MAX_QUERY_BYTES: Final = 12 * 1024 * 1024
 _MAX_JSON_BYTES: Final = 64 * 1024 * 1024
+_BYTES_PER_REFERENCE: Final = 8
+_BYTES_PER_SCORE: Final = 120
+# A ranked query compares at most this many names before it lets other tasks run.
+_MAX_COMPARED_NAMES: Final = 2_000
 
 SortKey = tuple[float, str, str]
 
@@ -28,6 +33,7 @@ class CachedQuery:
     at which they were first selected. It does not cover resolutions, which depend on other agents. `cached_json`
     contains the rows without the enclosing brackets, rendered at `rendered_version`; the last heartbeats in it were
     read at `heartbeats_read_at`, on the monotonic clock. With `depends_on_resolution` any change may change a row.
+    `scores` has the score of each match by agent id if the query ranks.
     """
 
     matcher: Matcher
@@ -37,6 +43,7 @@ class CachedQuery:
     changed_version: int
     json_lru: "WeightedLru[int, CachedQuery]"
     rows: RowFormat
+    scores: dict[str, float] = field(default_factory=dict)
     cached_json: bytes | None = None
     heartbeats_read_at: float = 0.0
     rendered_version: int = 0
@@ -44,8 +51,13 @@ class CachedQuery:
 
     def sort_key(self, record: Record) -> SortKey:
         """Return the sort key of a matching agent: its score if the query ranks, then its namespace and id."""
-        score = -self.matcher.score(record.agent) if self.matcher.is_ranked else 0.0
-        return (score, *record.sort_key)
+        return (-self.scores.get(record.agent.id, 0.0), *record.sort_key)
+
+    @property
+    def approximate_bytes(self) -> int:
+        """The approximate memory of the result without its JSON, in bytes."""
+        references = _BYTES_PER_REFERENCE * len(self.records) + _BYTES_PER_SCORE * len(self.scores)
+        return self.matcher.query.approximate_bytes + references
 
     def index_after(self, key: SortKey) -> int:
         """Return the index of the first matching agent after a sort key."""
@@ -73,11 +85,16 @@ class CachedQuery:
         """Return all matches as JSON rows, from the cache unless they changed or newer heartbeats were read."""
         if self.cached_json is not None and self.has_current_json:
             return self.cached_json
-        self.cached_json = b",".join([render_row(self, record) for record in self.records])
+        json = b",".join([render_row(self, record) for record in self.records])
+        self.store_json(json)
+        return json
+
+    def store_json(self, json: bytes) -> None:
+        """Cache the matches as JSON rows that are rendered at the version of the view."""
+        self.cached_json = json
         self.depends_on_resolution = any(map(self.rows.depends_on_resolution, self.records))
         self.rendered_version = self.view.version
-        self.json_lru.put(id(self), self, len(self.cached_json))
-        return self.cached_json
+        self.json_lru.put(id(self), self, len(json))
 
 
 def render_row(cached: CachedQuery, record: Record) -> bytes:
@@ -85,7 +102,7 @@ def render_row(cached: CachedQuery, record: Record) -> bytes:
     row = cached.rows.render(cached.view, record)
     if not cached.matcher.is_ranked:
         return row
-    return b'%s,"score":%.1f}' % (row[:-1], cached.matcher.score(record.agent))
+    return b'%s,"score":%.1f}' % (row[:-1], cached.scores.get(record.agent.id, 0.0))
 
 
 class QueryCache:
@@ -93,7 +110,10 @@ class QueryCache:
 
     def __init__(self, rows: RowFormat | None = None) -> None:
         self._rows = rows or RowFormat()
-        self._entries: OrderedDict[AgentQuery, CachedQuery] = OrderedDict()
+        self._entries: WeightedLru[AgentQuery, CachedQuery] = WeightedLru(
+            _MAX_QUERY_BYTES, on_evict=lambda _query, cached: self._json_lru.remove(id(cached)), store_oversized=True
+        )
+        self._selecting: dict[AgentQuery, asyncio.Lock] = {}
         self._json_lru: WeightedLru[int, CachedQuery] = WeightedLru(
             _MAX_JSON_BYTES, on_evict=_drop_json, store_oversized=True
         )
@@ -103,18 +123,59 @@ class QueryCache:
         cached = self._entries.get(query)
         if cached is None or cached.view is not view or not buffer.contains(cached.checked_version):
             matcher = Matcher(query) if cached is None else cached.matcher
-            if cached is not None:
-                self._json_lru.remove(id(cached))
             records = matcher.select(view)
-            now = view.version
-            cached = self._entries[query] = CachedQuery(matcher, view, records, now, now, self._json_lru, self._rows)
-            cached.records.sort(key=cached.sort_key)
+            scores = {each.agent.id: matcher.score(each.agent) for each in records} if matcher.is_ranked else {}
+            cached = self._store(matcher, view, view.version, records, scores)
+            records.sort(key=cached.sort_key)
         elif cached.checked_version != view.version:
+            size = len(cached.records)
             _apply_changes(cached, view, buffer)
-        self._entries.move_to_end(query)
-        if len(self._entries) > _MAX_QUERIES:
-            self._json_lru.remove(id(self._entries.popitem(last=False)[1]))
+            if len(cached.records) != size:
+                self._entries.put(query, cached, cached.approximate_bytes)
         return cached
+
+    async def prepare(self, query: AgentQuery, view: View, buffer: ChangeBuffer) -> None:
+        """Select the matches of a ranked query while other tasks run, so that `get` compares only few names after it.
+
+        Concurrent calls for one query select once.
+        """
+        lock = self._selecting.setdefault(query, asyncio.Lock())
+        try:
+            async with lock:
+                cached = self._entries.get(query)
+                if cached is not None and cached.view is view and _count_names(cached, buffer) <= _MAX_COMPARED_NAMES:
+                    return
+                matcher, version, matches = Matcher(query), view.version, list[RankedMatch]()
+                async for _ in cooperative(matcher.select_ranked(view, matches)):
+                    pass
+                scores = {agent_id: -score for score, _, agent_id, _ in matches}
+                self._store(matcher, view, version, [match[-1] for match in matches], scores)
+        finally:
+            if not lock.locked():
+                self._selecting.pop(query, None)
+
+    def _store(
+        self, matcher: Matcher, view: View, version: int, records: list[Record], scores: dict[str, float]
+    ) -> CachedQuery:
+        """Cache the matches of a query at a version."""
+        before = self._entries.get(matcher.query)
+        if before is not None:
+            self._json_lru.remove(id(before))
+        cached = CachedQuery(matcher, view, records, version, version, self._json_lru, self._rows, scores)
+        self._entries.put(matcher.query, cached, cached.approximate_bytes)
+        return cached
+
+
+def _count_names(cached: CachedQuery, buffer: ChangeBuffer) -> int:
+    """Return how many names a ranked query must compare to take in the changes since its last check; an upper bound."""
+    if not buffer.contains(cached.checked_version):
+        return _MAX_COMPARED_NAMES + 1
+    entries, requested = buffer.since(cached.checked_version), len(cached.matcher.query.capabilities)
+    if len(entries) * requested > _MAX_COMPARED_NAMES:
+        return len(entries) * requested
+    return requested * sum(
+        len(agent.indexed.capabilities) for entry in entries for agent in entry.states if agent is not None
+    )
 
 
 def _drop_json(_key: int, cached: CachedQuery) -> None:
@@ -136,6 +197,9 @@ def _apply_changes(cached: CachedQuery, view: View, buffer: ChangeBuffer) -> Non
     cached.cached_json = None
     cached.records = [record for record in cached.records if record.agent.id not in affected]
     for agent_id in affected:
+        cached.scores.pop(agent_id, None)
         record = view.records.get(agent_id)
         if record is not None and matcher.matches(record.agent):
+            if matcher.is_ranked:
+                cached.scores[agent_id] = matcher.score(record.agent)
             insort(cached.records, record, key=cached.sort_key)

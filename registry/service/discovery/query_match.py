@@ -1,6 +1,8 @@
 """Matching of agents and capabilities against a query, for lists, the query cache and watches."""
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from registry.cache.change_buffer import ChangeEntry, IndexKey
 from registry.cache.view import Record, View
@@ -10,6 +12,9 @@ from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import fuzzy
 from registry.service.version_constraints import parse_constraint
+
+RankedMatch = tuple[float, str, str, Record]
+"""A matching agent: its negative score, namespace, id and record."""
 
 _STATUS_ALIASES: Mapping[str, tuple[Status, ...]] = {
     **{status: (status,) for status in STATUSES},
@@ -82,24 +87,45 @@ class Matcher:
 
     def select(self, view: View) -> list[Record]:
         """Return the matching agents of a view, unordered; the cost grows with the narrowest index."""
-        query = self.query
-        if query.agent_id is not None:
-            record = view.records.get(query.agent_id)
-            candidates: Iterable[Record] = () if record is None else (record,)
-        elif query.any_capability and len(self._exact_names) > 1:
-            union = {k: r for name in self._exact_names for k, r in view.by_capability.get(name, {}).items()}
-            candidates = union.values()
-        else:
-            candidates = view.narrowest_candidates(
-                capabilities=self._required_names,
-                namespace=query.namespace,
-                labels=self._labels,
-                statuses=self._statuses,
-                draining=query.draining,
-            ).values()
+        candidates = self._candidates(view)
         if self._index_suffices:
             return list(candidates)
         return [record for record in candidates if self.matches(record.agent)]
+
+    def select_ranked(self, view: View, matches: list[RankedMatch]) -> Iterator[None]:
+        """Insert the agents that match in the present state of the view into the sorted `matches`, in short steps.
+
+        For a ranked query; the best match comes first.
+        """
+        other_conditions = Matcher(replace(self.query, capabilities=(), fuzzy=False))
+        combine = any if self.query.any_capability else all
+        # The agent of a record may change between two steps.
+        for record, agent in [(record, record.agent) for record in self._candidates(view)]:
+            yield
+            if other_conditions.matches(agent):
+                scores = []
+                for score in self._name_scores(agent):
+                    scores.append(score)
+                    yield
+                if combine(score is not None for score in scores):
+                    insort(matches, (-_mean(scores), agent.indexed.namespace, agent.id, record))
+
+    def _candidates(self, view: View) -> Iterable[Record]:
+        """Return the agents of the narrowest index that contains every match."""
+        query = self.query
+        if query.agent_id is not None:
+            record = view.records.get(query.agent_id)
+            return () if record is None else (record,)
+        if query.any_capability and len(self._exact_names) > 1:
+            union = {k: r for name in self._exact_names for k, r in view.by_capability.get(name, {}).items()}
+            return union.values()
+        return view.narrowest_candidates(
+            capabilities=self._required_names,
+            namespace=query.namespace,
+            labels=self._labels,
+            statuses=self._statuses,
+            draining=query.draining,
+        ).values()
 
     def affects(self, entry: ChangeEntry) -> bool:
         """Return whether a change of an agent affects the result of this query."""
@@ -134,7 +160,7 @@ class Matcher:
         if not names:
             return bool(passing)
         if query.fuzzy:
-            satisfied = (any(fuzzy.name_score(name, each.name) is not None for each in passing) for name in names)
+            satisfied = (score is not None for score in self._name_scores(agent))
         else:
             provided = {capability.name for capability in passing}
             satisfied = (name in provided for name in names)
@@ -142,17 +168,20 @@ class Matcher:
 
     def score(self, agent: Agent) -> float:
         """Return how well an agent fits the requested names, 0 to 100: the mean over the names that it has."""
-        best = []
-        for name in self.query.capabilities:
-            scores = [
-                score
-                for capability in agent.indexed.capabilities
-                if self._capability_matcher.matches(capability)
-                and (score := fuzzy.name_score(name, capability.name)) is not None
-            ]
-            if scores:
-                best.append(max(scores))
-        return sum(best) / len(best) if best else 0.0
+        return _mean(self._name_scores(agent))
+
+    def _name_scores(self, agent: Agent) -> Iterator[float | None]:
+        """Yield for each requested name the score of the agent's best capability, None if it has no similar one."""
+        matching = [each.name for each in agent.indexed.capabilities if self._capability_matcher.matches(each)]
+        for requested in self.query.capabilities:
+            scores = [score for name in matching if (score := fuzzy.name_score(requested, name)) is not None]
+            yield max(scores, default=None)
+
+
+def _mean(scores: Iterable[float | None]) -> float:
+    """Return the mean of the scores that are not None; 0 without any."""
+    found = [score for score in scores if score is not None]
+    return sum(found) / len(found) if found else 0.0
 
 
 class CapabilityQueryMatcher:

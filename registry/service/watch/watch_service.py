@@ -9,8 +9,10 @@ from registry.cache.change_buffer import ChangeEntry
 from registry.cache.reflector import Reflector
 from registry.cache.view import Record
 from registry.cache.watch_history import WatchHistory
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.errors import NotReady, VersionAhead, VersionTooOld
 from registry.model.query import AgentQuery
+from registry.service.discovery.query_cache import QueryCache
 from registry.service.discovery.query_match import Matcher
 from registry.service.watch.fanout import WatchEvent, WatchFanout, no_push
 
@@ -153,21 +155,46 @@ class WatchService:
             await self._require_version(since)
             if not await self._history.extend_to(since):
                 raise VersionTooOld(since, self.latest_version)
+        matcher = Matcher(query)
+        if initial:
+            return await self._start_with_agents(matcher, on_stalled)
+        if not since:
+            return self._start(matcher, None, [], on_stalled)
+        backlog, read_until = list[WatchEvent](), since
+        async for entry in cooperative(self._history.buffer.since(since)):
+            backlog += _backlog_events(matcher, (entry,))
+            read_until = entry.version
+        # No await from here on: the backlog ends where the cursor begins.
+        if not self._history.buffer.contains(read_until):
+            raise VersionTooOld(since, self.latest_version)
+        backlog += _backlog_events(matcher, self._history.buffer.since(read_until))
+        return self._start(matcher, since, backlog, on_stalled)
+
+    async def _start_with_agents(self, matcher: Matcher, on_stalled: Callable[[], None] | None) -> Watcher:
+        """Begin a watch at the current version with the matching agents."""
+        results, view = QueryCache(), self._reflector.view
+        if matcher.is_ranked and view is not None:
+            await results.prepare(matcher.query, view, self._history.buffer)
         # No await from here on: the initial agents and the position of the cursor belong to one version.
-        watcher = self.start(query, None if initial else since or None, on_stalled=on_stalled)
-        if initial and self._reflector.view is not None:
-            records = Matcher(query).select(self._reflector.view)
+        watcher, view = self._start(matcher, None, [], on_stalled), self._reflector.view
+        if view is not None:
+            records = results.get(matcher.query, view, self._history.buffer).records
             watcher.initial = sorted(records, key=lambda record: record.sort_key)
         return watcher
 
-    def start(
-        self, query: AgentQuery, since: int | None = None, *, on_stalled: Callable[[], None] | None = None
+    def start(self, query: AgentQuery) -> Watcher:
+        """Begin a watch at the current version, without waiting."""
+        return self._start(Matcher(query), None, [], None)
+
+    def _start(
+        self,
+        matcher: Matcher,
+        since: int | None,
+        backlog: list[WatchEvent],
+        on_stalled: Callable[[], None] | None,
     ) -> Watcher:
-        """Begin a watch without waiting: at the current version, or after a version in the watch history."""
-        matcher = Matcher(query)
         if self._reflector.view is None or self.shutting_down or len(self.watchers) >= _MAX_WATCHERS:
             raise NotReady("This replica accepts no more watches now; try again shortly")
-        backlog = [] if since is None else _backlog_events(matcher, self._history.buffer.since(since))
         watcher = Watcher(self, matcher, self.latest_version if since is None else since, backlog, on_stalled)
         self.watchers.add(watcher)
         return watcher

@@ -155,7 +155,7 @@ async def test_a_capability_query_selects_capabilities(mesh: Mesh, query: Capabi
     """They follow the order of the agents, then the order in each registration."""
     search = await mesh.discovery.capabilities(query)
 
-    assert [f"{one.record.agent.id}.{one.capability.name}" for one in search.matches] == found
+    assert [f"{one.agent.id}.{one.capability.name}" for one in search.matches] == found
 
 
 async def test_an_invalid_query_is_rejected_before_the_store_is_read(mesh: Mesh) -> None:

@@ -1,5 +1,6 @@
 """The query cache: a cached result always equals a fresh selection."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -14,7 +15,8 @@ from registry.model.agent import Agent
 from registry.model.change import LogPosition
 from registry.model.label_selector import parse_selector
 from registry.model.query import AgentQuery
-from registry.service.discovery import query_cache
+from registry.service.discovery import fuzzy, query_cache
+from registry.service.discovery.fuzzy import name_score
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, render_row
 from registry.service.discovery.query_match import Matcher
 from tests.support.builders import an_agent
@@ -266,8 +268,8 @@ def test_a_page_continues_after_a_removed_row() -> None:
 
 
 def test_the_least_recently_used_results_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of results is limited; a lookup makes a result recent again."""
-    monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
+    """The size of queries is limited; a lookup makes a result recent again."""
+    monkeypatch.setattr(query_cache, "_MAX_QUERY_BYTES", 2 * AgentQuery(namespace="n1").approximate_bytes)
     mesh = Mesh()
     first, second = mesh.result(namespace="n1"), mesh.result(namespace="n2")
     assert mesh.result(namespace="n1") is first
@@ -309,7 +311,7 @@ def test_a_rebuilt_result_leaves_nothing_of_the_old_one(monkeypatch: pytest.Monk
 
     A replica under churn grew by megabytes a minute.
     """
-    monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
+    monkeypatch.setattr(query_cache, "_MAX_QUERY_BYTES", 2 * AgentQuery(agent_id="a").approximate_bytes + 20)
     mesh = Mesh(max_entries=2)
     for number in range(50):
         mesh.write("a", labels={"round": str(number)})
@@ -320,5 +322,91 @@ def test_a_rebuilt_result_leaves_nothing_of_the_old_one(monkeypatch: pytest.Monk
         mesh.result(agent_id="c").rows_json()
 
     lru = mesh.cache._json_lru
-    assert {id(result) for result in mesh.cache._entries.values()} == set(lru._entries)
-    assert lru.weight == sum(len(result.rows_json()) for result in mesh.cache._entries.values())
+    assert {id(result) for result, _ in mesh.cache._entries._entries.values()} == set(lru._entries)
+    assert lru.weight == sum(len(result.rows_json()) for result, _ in mesh.cache._entries._entries.values())
+
+
+def test_t15_the_size_of_cached_queries_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key counts with its texts, and the result with its references to agents."""
+    monkeypatch.setattr(query_cache, "_MAX_QUERY_BYTES", 100_000)
+    mesh = Mesh()
+    for number in range(20):
+        mesh.write(f"a{number}")
+    for number in range(200):
+        mesh.result(tags=tuple(f"{number}-{tag}" for tag in range(100)))
+        mesh.result(selector=parse_selector(f"!absent-{number}"))
+
+    weights = [
+        query.approximate_bytes + 8 * len(result.records) for query, (result, _) in mesh.cache._entries._entries.items()
+    ]
+    assert mesh.cache._entries.weight == sum(weights) <= 100_000
+    assert min(len(weights), max(weights)) > 10
+
+
+class StepClock:
+    """A clock that advances by a millisecond at each call, so that five steps take long enough to yield."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        self.now += 0.001
+        return self.now
+
+
+async def test_t15_a_ranked_query_yields_to_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of 60 kB once blocked it for more than a second; now few names are compared at a time.
+
+    At the first selection, and also after many changes.
+    """
+    compared, most, before = 0, 0, 0
+
+    def count(query: str, name: str) -> float | None:
+        nonlocal compared
+        compared += 1
+        return name_score(query, name)
+
+    async def observe() -> None:
+        nonlocal most, before
+        while True:
+            most, before = max(most, compared - before), compared
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(fuzzy, "name_score", count)
+    monkeypatch.setattr(time, "perf_counter", StepClock())
+    mesh = Mesh(max_entries=10_000)
+    names = [f"name-{number}" for number in range(10)]
+    for number in range(100):
+        mesh.write(f"a{number}", capabilities=[{"name": f"{name}-{number}"} for name in names])
+    query = AgentQuery(capabilities=tuple(names), any_capability=True, fuzzy=True)
+    observer = asyncio.create_task(observe())
+    for _ in range(2):
+        await mesh.cache.prepare(query, mesh.view, mesh.buffer)
+        await asyncio.sleep(0)
+        assert len(mesh.cache.get(query, mesh.view, mesh.buffer).records) == 100
+        await asyncio.sleep(0)
+        for number in range(100):
+            mesh.write(f"a{number}", capabilities=[{"name": f"{name}-{number}-2"} for name in names])
+    observer.cancel()
+
+    assert compared >= 2 * 100 * 10 * 10
+    # Five steps of a name and ten capabilities, or the changes of the last steps.
+    assert most <= 100
+
+
+async def test_few_changes_do_not_repeat_the_selection_of_a_ranked_query() -> None:
+    """The result is updated in place."""
+    mesh = Mesh()
+    mesh.write("a", capabilities=[{"name": "weather"}])
+    query = AgentQuery(capabilities=("weathre",), fuzzy=True)
+    await mesh.cache.prepare(query, mesh.view, mesh.buffer)
+    result = mesh.cache.get(query, mesh.view, mesh.buffer)
+    mesh.write("b", capabilities=[{"name": "weather_report"}])
+    mesh.write("c", capabilities=[{"name": "weathre"}])
+
+    await asyncio.gather(*(mesh.cache.prepare(query, mesh.view, mesh.buffer) for _ in range(3)))
+
+    assert mesh.cache.get(query, mesh.view, mesh.buffer) is result
+    assert [record.agent.id for record in result.records] == ["c"]
+    assert result.scores == {"c": 100.0}
+    assert mesh.cache._selecting == {}
