@@ -56,7 +56,7 @@ class ListAgentsEndpoint:
         token = None
         if result.next_after is not None:
             token = encode_continue_token(request.digest, result.version, result.next_after)
-        head, rows, tail = agent_list_parts(result, continue_token=token, fields=request.fields)
+        head, rows, tail = await agent_list_parts(result, continue_token=token, fields=request.fields)
         parts, coding = await compress((head, rows, tail + b"\n"), header(scope, b"accept-encoding") or "")
         if coding is not None:
             headers["content-encoding"] = coding

@@ -187,7 +187,7 @@ class ToolRoutes:
             found = await self._discovery.agents(*parse_discover_query(query or {}))
         except MalformedRequest as error:
             raise error.with_path_prefix("query.") from error
-        parts = agent_list_parts(found, b'{"status":"success",')
+        parts = await agent_list_parts(found, b'{"status":"success",')
         return json_response(b"".join(parts), version=found.version, staleness=found.staleness)
 
     async def select_agent(self, arguments: dict[str, Any], _sender: Sender) -> Response:

@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Send
 
-from registry.concurrency.cooperative_iteration import cooperative
+from registry.concurrency.cooperative_iteration import cooperative, cooperative_join
 from registry.model.encoding.agent_json import capability_document
 from registry.service.discovery.discovery_service import AgentList, CapabilityList, CapabilityMatch
 from registry.service.discovery.query_cache import render_row
@@ -96,15 +96,17 @@ def selection_response(selection: Selection, capability: str) -> Response:
     return json_response(with_agent, version=selection.version, staleness=selection.staleness)
 
 
-def agent_list_parts(
+async def agent_list_parts(
     listing: AgentList, prefix: bytes = b"{", continue_token: str | None = None, fields: tuple[str, ...] = ()
 ) -> tuple[bytes, bytes, bytes]:
     """Return the JSON of a list in parts, because its cached rows may be long; `prefix` begins the object."""
-    rows = (
-        listing.rows
-        if not fields
-        else b",".join([_select_fields(render_row(listing.cached, record), fields) for record in listing.records])
-    )
+    if fields:
+        whole = listing.rendered or [render_row(listing.cached, record) for record in listing.records]
+        rows = await cooperative_join(b",", [_select_fields(row, fields) async for row in cooperative(whole)])
+    elif listing.rendered is not None:
+        rows = await cooperative_join(b",", listing.rendered)
+    else:
+        rows = listing.rows
     token = b"" if continue_token is None else b'"continue":"%s",' % continue_token.encode()
     tail = b'],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
         len(listing.records),
@@ -123,12 +125,8 @@ def _select_fields(body: bytes, fields: tuple[str, ...]) -> bytes:
 async def capability_list_response(result: CapabilityList) -> Response:
     """Return the response with a list of capabilities, each with its agent."""
     rows = [orjson.dumps(_capability_row(match, ranked=result.ranked)) async for match in cooperative(result.matches)]
-    body = b'{"capabilities":[%s],"count":%d,"resource_version":"%d","timestamp":"%s"}' % (
-        b",".join(rows),
-        len(rows),
-        result.version,
-        timestamp().encode(),
-    )
+    tail = b'],"count":%d,"resource_version":"%d","timestamp":"%s"}' % (len(rows), result.version, timestamp().encode())
+    body = await cooperative_join(b"", [b'{"capabilities":[', await cooperative_join(b",", rows), tail])
     return json_response(body, version=result.version, staleness=result.staleness)
 
 

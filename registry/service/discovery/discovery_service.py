@@ -74,13 +74,13 @@ class AgentList:
     staleness: float | None
     next_after: SortKey | None = None
     unchanged: bool = False
-    rendered: bytes | None = None
+    rendered: Sequence[bytes] | None = None
 
     @property
     def rows(self) -> bytes:
         """The agents of the list as JSON rows, without the enclosing brackets."""
         if self.rendered is not None:
-            return self.rendered
+            return b",".join(self.rendered)
         if self.records is self.cached.records:
             return self.cached.rows_json()
         return b",".join([render_row(self.cached, record) for record in self.records])
@@ -159,9 +159,9 @@ class Discovery:
             cached = await self._prepare_rows(cached, page)
         if staleness is None:
             cached = await self._refresh_heartbeats(cached, page)
-        rendered = None
-        if query.fuzzy and query.capabilities and (page is not None or not cached.has_current_json):
-            cached, rendered = await self._render_ranked(cached, page)
+        rows = None
+        if query.fuzzy and query.capabilities:
+            cached, rows = await self._render_ranked(cached, page)
         view = cached.view
         records, next_after = self._page_rows(cached, page)
         version = view.version if first_version is None else first_version
@@ -169,9 +169,8 @@ class Discovery:
             if not self._unchanged_since(cached, freshness.version):
                 raise VersionTooOld(freshness.version, view.version)
             version = freshness.version
-        return AgentList(
-            cached, records, version, view.timeline, cached.changed_version, staleness, next_after, rendered=rendered
-        )
+        changed_version = cached.changed_version
+        return AgentList(cached, records, version, view.timeline, changed_version, staleness, next_after, rendered=rows)
 
     async def agent(self, agent_id: str, freshness: Freshness = LATEST) -> AgentSnapshot:
         """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
@@ -234,20 +233,21 @@ class Discovery:
             await self._rows.prepare(cached.view, record)
         return self._update(cached)
 
-    async def _render_ranked(self, cached: CachedQuery, page: Page | None) -> tuple[CachedQuery, bytes]:
+    async def _render_ranked(self, cached: CachedQuery, page: Page | None) -> tuple[CachedQuery, list[bytes]]:
         """Return the updated query result and its rows, rendered in short steps: a search may match all agents."""
-        rendered: dict[str, tuple[Agent, bytes]] = {}
+        changed_version, agents, rows = cached.changed_version, list[Agent](), list[bytes]()
         async for record in cooperative(self._page_rows(cached, page)[0]):
-            rendered[record.agent.id] = record.agent, render_row(cached, record)
-        cached = self._update(cached)
+            agents.append(record.agent)
+            rows.append(render_row(cached, record))
+        updated = self._update(cached)
+        if updated is cached and cached.changed_version == changed_version:
+            return cached, rows
+        rendered = {agent.id: (agent, row) for agent, row in zip(agents, rows, strict=True)}
         rows = []
-        for record in self._page_rows(cached, page)[0]:
+        for record in self._page_rows(updated, page)[0]:
             agent, row = rendered.get(record.agent.id, (None, b""))
-            rows.append(row if agent is record.agent else render_row(cached, record))
-        joined = b",".join(rows)
-        if page is None:
-            cached.store_json(joined)
-        return cached, joined
+            rows.append(row if agent is record.agent else render_row(updated, record))
+        return updated, rows
 
     async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
         """Read outdated last heartbeats of the listed agents again, and return the updated query result."""

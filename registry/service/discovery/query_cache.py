@@ -85,16 +85,11 @@ class CachedQuery:
         """Return all matches as JSON rows, from the cache unless they changed or newer heartbeats were read."""
         if self.cached_json is not None and self.has_current_json:
             return self.cached_json
-        json = b",".join([render_row(self, record) for record in self.records])
-        self.store_json(json)
-        return json
-
-    def store_json(self, json: bytes) -> None:
-        """Cache the matches as JSON rows that are rendered at the version of the view."""
-        self.cached_json = json
+        self.cached_json = b",".join([render_row(self, record) for record in self.records])
         self.depends_on_resolution = any(map(self.rows.depends_on_resolution, self.records))
         self.rendered_version = self.view.version
-        self.json_lru.put(id(self), self, len(json))
+        self.json_lru.put(id(self), self, len(self.cached_json))
+        return self.cached_json
 
 
 def render_row(cached: CachedQuery, record: Record) -> bytes:
