@@ -73,6 +73,7 @@ CLIENT_FLOORS = floors(
 THIRD_PARTIES = {
     "click": {"cli"},
     "fakeredis": {"store.redis.connection"},
+    "hiredis": {"store.redis.pipeline"},
     "httptools": {"http_server"},
     "httpx2": {"compat.mcpmesh.proxy.upstream"},
     "isal": {"api.response.compression"},
