@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from registry.errors import StartupError
 
@@ -70,15 +70,11 @@ class ScriptCall:
         return ("EVAL", self.script.text, *self.arguments)
 
 
-def _bind(names: tuple[str, ...], values: Mapping[str, ArgumentValue]) -> list[Argument]:
-    bound: list[Argument] = []
-    for name in names:
-        value = values[name]
-        if isinstance(value, (bytes, str, int)):
-            bound.append(value)
-        else:
-            bound.extend(value)
-    return bound
+def _bind(names: tuple[str, ...], values: Mapping[str, Any]) -> list[Argument]:
+    # Without a check of each value: a registration has 21.
+    if names and names[-1].endswith("…"):
+        return [*_bind(names[:-1], values), *values[names[-1]]]
+    return [values[name] for name in names]
 
 
 def lua_folder() -> Path:

@@ -84,7 +84,7 @@ class Sweeps:
                 "seen_version": self._seen.version,
                 "retention": settings.retention // _MILLISECOND,
                 "window": settings.agent_timeout // _MILLISECOND,
-                "max_share": settings.self_preservation_share,
+                "max_share": int(settings.self_preservation_share),
                 "min_agents": settings.self_preservation_min_agents,
                 "max_duration": settings.self_preservation_duration // _MILLISECOND,
                 "ids…": [encode(agent_id) for agent_id in ids],

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, MovedError, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -72,7 +73,9 @@ class Pipeline:
                 try:
                     connection = await self._ensure_connected()
                     outcome = "unknown"
-                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                    # redis-py packs each argument in Python, which took a third of the calls of a registration.
+                    packed = [pack_command(command) for command in commands]  # type: ignore[arg-type] # of hiredis
+                    await connection.send_packed_command(packed, check_health=False)
                     replies = [await read_reply(connection) for _ in commands]
                     await self._check_server(connection, replies)
                 except BaseException:
