@@ -36,9 +36,9 @@ def init_log() -> ScriptCall:
     return SCRIPTS["init_log"].call(KEYS.shared, {"new_timeline_id": "h", "log_length": 100, "seen_version": 0})
 
 
-async def echo(pipeline: Pipeline, word: str) -> bytes:
+async def echo(pipeline: Pipeline, word: str, timeout: float | None = None) -> bytes:
     """Send ECHO with a word and return the reply."""
-    (reply,) = await pipeline.execute([("ECHO", word)])
+    (reply,) = await pipeline.execute([("ECHO", word)], timeout=timeout)
     return bytes(reply)
 
 
@@ -521,4 +521,4 @@ async def test_a_timeout_while_connecting_leaves_no_open_socket(dedicated_redis:
         dedicated_redis.resume()
 
         assert (error.outcome, error.reason) == ("not_sent", "timeout")
-        assert await echo(pipeline, "back") == b"back"
+        assert await echo(pipeline, "back", timeout=60) == b"back"
