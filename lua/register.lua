@@ -18,7 +18,7 @@
          eviction             integer, ms without a heartbeat until expired
          precondition         '' none | absent | present | a version
          counts_as_heartbeat  1 if a new or pending agent becomes healthy, else 0
-         edges                lines of `<capability> <required capability>`
+         edges                lines of `<namespace>/<capability> <namespace or *>/<required capability>`
          edges_revision       the revision of {mesh}:required_edges that edges were checked against, '' for none
          log_length           integer, entries the log stores
          seen_version         integer, the highest version that the caller has read or returned

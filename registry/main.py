@@ -21,7 +21,7 @@ from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, M
 from registry.compat.mcpmesh.resolution_audit import audit_facts
 from registry.compat.mcpmesh.response_encoding import McpMeshResponseFormat
 from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
-from registry.compat.mcpmesh.spec_fields import McpMeshSpec
+from registry.compat.mcpmesh.spec_fields import McpMeshSpec, McpMeshSpecOfAnyNamespace
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
@@ -95,7 +95,7 @@ async def open_registry(
     settings: Settings, warnings: tuple[str, ...] = (), metrics: Metrics | None = None
 ) -> AsyncIterator[Registry]:
     """Provide a running registry; at exit stop the loops, resign as leader and complete accepted writes."""
-    use_spec_type(McpMeshSpec)
+    use_spec_type(McpMeshSpec if settings.isolate_namespaces else McpMeshSpecOfAnyNamespace)
     metrics = metrics or Metrics()
     async with open_redis(settings) as (endpoint, data_location), contextlib.AsyncExitStack() as stack:
         store = Store(endpoint, settings, metrics.observe_script)

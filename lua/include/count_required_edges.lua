@@ -1,5 +1,5 @@
 -- count_required_edges(required_edges, before, after): update how many agents have each required edge. before, after: the
--- edges of one agent, lines of `<capability> <required capability>`. A first occurrence of an edge raises `revision`.
+-- edges of one agent, lines as in register. A first occurrence of an edge raises `revision`.
 local function count_required_edges(required_edges, before, after)
   if before == after then
     return

@@ -9,12 +9,13 @@ import msgspec
 
 from registry.model.agent import STATUSES, Agent, IndexedSpec, LookupKey, Status, ToolTag
 from registry.model.change import Change, LogPosition
+from registry.model.dependency_graph import capability_of, with_any_namespace
 from registry.model.encoding.agent_json import encode_agent_head, encode_agent_tail
 from registry.model.resolution import CachedResolution
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
-# For each capability the capabilities at the other end of its edges, with the number of agents that have the edge.
+# For each node the nodes at the other end of its edges, with the number of agents that have the edge.
 EdgeCounts = dict[str, dict[str, int]]
 
 # The last change is stored for at most this many keys that no agent has any more.
@@ -80,7 +81,11 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
 
 class View:
-    """All agents of the mesh at `version` of `timeline`, with indexes."""
+    """All agents of the mesh at `version` of `timeline`, with indexes.
+
+    `required_edges` and `dependent_edges` have the nodes that each node of the graph of required dependencies leads to,
+    and those that lead to it.
+    """
 
     def __init__(self, position: LogPosition) -> None:
         self.version = position.version
@@ -93,6 +98,7 @@ class View:
         self.by_llm_tool_tag: Index[ToolTag] = {}
         self.required_edges: EdgeCounts = {}
         self.dependent_edges: EdgeCounts = {}
+        self._dependent_names: EdgeCounts = {}
         self.edges_revision = 0
         self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
         self.draining: dict[str, Record] = {}
@@ -195,7 +201,7 @@ class View:
             self._last_changes[key] = version
             self._removed_keys.pop(key, None)
             if isinstance(key, str):
-                keys.update(self.dependent_edges.get(key, ()))
+                keys.update(self._dependent_names.get(key, ()))
             if key not in self.by_capability and key not in self.by_llm_tool_tag:
                 self._removed_keys[key] = None
         while len(self._removed_keys) > _MAX_REMOVED_KEYS:
@@ -221,7 +227,10 @@ class View:
         self.capability_count -= len(agent.indexed.capabilities)
 
     def _count_edges(self, spec: IndexedSpec, delta: int) -> None:
-        for name, required in set(spec.required_edges):
+        edges = set(spec.required_edges)
+        for name, required in edges:
+            _adjust_count(self._dependent_names, capability_of(required), capability_of(name), delta)
+        for name, required in with_any_namespace(edges):
             count = self.required_edges.get(name, {}).get(required, 0)
             self.edges_revision += count == 0 or count + delta == 0
             _adjust_count(self.required_edges, name, required, delta)
@@ -252,7 +261,7 @@ def _affected_keys(spec: IndexedSpec) -> set[LookupKey]:
 
 
 def _adjust_count(edges: EdgeCounts, name: str, other: str, delta: int) -> None:
-    """Add `delta` to the number of agents in which one capability requires the other."""
+    """Add `delta` to the number of agents in which one node requires the other."""
     counts = edges.setdefault(name, {})
     counts[other] = counts.get(other, 0) + delta
     if not counts[other]:

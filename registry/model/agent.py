@@ -5,6 +5,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from registry.model.dependency_graph import ANY_NAMESPACE, Edge
 from registry.model.registration.schema import (
     DEFAULT_NAMESPACE,
     DEFAULT_STABILITY,
@@ -122,15 +123,29 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
         return ((function, dependency) for function, dependencies in self.functions for dependency in dependencies)
 
     @property
-    def required_edges(self) -> Iterator[tuple[str, str]]:
-        """Pairs of a capability and a capability that it requires; a pair can occur more than once.
+    def searches_all_namespaces(self) -> bool:
+        """Whether the dependencies of the agent have providers in any namespace, whatever they name."""
+        return False
+
+    def capability_node(self, name: str) -> str:
+        """Return a capability of the agent as a node of the graph of required dependencies, `<namespace>/<name>`."""
+        return f"{self.namespace}/{name}"
+
+    def dependency_node(self, dependency: Dependency) -> str:
+        """Return the capability that a dependency requires as a node; its namespace is `*` if any one is searched."""
+        namespace = ANY_NAMESPACE if self.searches_all_namespaces else dependency.namespace or self.namespace
+        return f"{namespace}/{dependency.capability}"
+
+    @property
+    def required_edges(self) -> Iterator[Edge]:
+        """Pairs of nodes: a capability and one that it requires; a pair can occur more than once.
 
         There can be very many: each capability has the dependencies of the agent as a whole.
         """
         for capability in self.capabilities:
             for dependency in (*capability.dependencies, *self.dependencies):
                 if dependency.required:
-                    yield capability.name, dependency.capability
+                    yield self.capability_node(capability.name), self.dependency_node(dependency)
 
     @property
     def llm_tools(self) -> Iterator[Capability]:

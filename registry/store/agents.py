@@ -35,7 +35,7 @@ class RegistrationWrite:
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
     matches if the spec has not changed after it. With `counts_as_heartbeat` a new or pending agent becomes healthy.
-    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is the revision that they were
+    `required_edges` are edges of the graph of required dependencies; `edges_revision` is the revision that they were
     checked against for cycles. `namespace` and `endpoint` are those in the spec; with `exclusive` the registration is
     rejected while an agent with its id lives at another endpoint.
     """

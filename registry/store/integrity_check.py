@@ -21,7 +21,7 @@ class IntegrityReport:
 
     `orphaned` agents have a deadline or a heartbeat and no record; agents `without_deadline` have a record, and no
     sweep would ever find them; `unreadable` agents have a damaged record, here with its version or ''.
-    `orphaned_edges` are counted required edges, `<capability> <required capability>`, that no agent has.
+    `orphaned_edges` are counted required edges, as `encode_edges` writes them, that no agent has.
     """
 
     agents: int = 0

@@ -47,8 +47,8 @@ def decode_agent(agent_id: str, fields: Fields) -> Agent:
 
 
 def encode_edges(edges: Iterable[tuple[str, str]]) -> str:
-    """Encode pairs of capabilities as the scripts expect them: a line for each pair, both quoted as in a URL."""
-    return "\n".join(sorted(f"{quote(name)} {quote(required)}" for name, required in edges))
+    """Encode required edges as the scripts expect them: a line for each, both nodes quoted as in a URL."""
+    return "\n".join(sorted(f"{quote(name)} {quote(required, safe='/*')}" for name, required in edges))
 
 
 def entry_version(entry_id: bytes) -> int:

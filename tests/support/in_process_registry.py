@@ -6,8 +6,10 @@ from typing import Any
 
 import httpx2
 
+from registry.compat.mcpmesh.spec_fields import McpMeshSpec
 from registry.config.settings import Settings
 from registry.main import open_registry
+from registry.model.agent import use_spec_type
 from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import async_wait_until
 
@@ -22,3 +24,4 @@ async def in_process_registry(url: str, **fields: Any) -> AsyncIterator[httpx2.A
         ) as client:
             await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
             yield client
+    use_spec_type(McpMeshSpec)  # a setting may have selected another type for this process

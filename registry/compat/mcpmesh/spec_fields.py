@@ -72,6 +72,15 @@ class McpMeshSpec(IndexedSpec, frozen=True, gc=False):
     format: McpMeshFormatData | None = msgspec.field(default=None, name="registration_format")
 
 
+class McpMeshSpecOfAnyNamespace(McpMeshSpec, frozen=True, gc=False):
+    """The indexed fields of an agent in a registry that does not isolate the namespaces of mcp-mesh agents."""
+
+    @property
+    def searches_all_namespaces(self) -> bool:
+        """Whether this is an mcp-mesh agent."""
+        return self.format is not None
+
+
 def llm_functions(spec: IndexedSpec) -> Iterator[McpMeshCapability]:
     """Yield each function that filters tools for a language model or delegates to an LLM provider."""
     for function in (*spec.capabilities, *(spec.format.routes if spec.format is not None else ())):

@@ -5,7 +5,8 @@ from typing import Final
 
 from registry.errors import Detail, MalformedRequest
 from registry.model.agent import decode_indexed_spec
-from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, Edge, reject_dependencies
+from registry.model.dependency_graph import Edge
+from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, reject_dependencies
 from registry.service.version_constraints import parse_constraint
 
 MAX_VARIANTS_PER_CAPABILITY: Final = 100

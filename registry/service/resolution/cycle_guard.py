@@ -9,10 +9,9 @@ from typing import Final, NoReturn
 from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
-from registry.service.resolution.graph import Graph, components_and_depths
+from registry.model.dependency_graph import Edge, any_namespace_node, is_any_namespace, with_any_namespace
+from registry.service.resolution.graph import Graph, components_and_depths, counts_as_capability
 from registry.store.agents import Agents
-
-Edge = tuple[str, str]
 
 MAX_REQUIRED_EDGES: Final = 1_000
 """Maximum number of required edges of one agent: pairs of a capability and a capability that it requires."""
@@ -63,13 +62,14 @@ class CycleGuard:
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
     """Raise UnprocessableRequest if the edges of an agent would form a cycle, or a path that is too long.
 
-    The edges replace the previous edges of the agent. Cycles that contain none of the given edges are ignored.
+    The edges replace the previous edges of the agent. Cycles that contain none of the given edges are ignored. Agents
+    of another namespace count only on paths through a dependency that names their namespace, or any.
     """
     own_edges: dict[str, set[str]] = {}
-    for name, required in edges:
+    for name, required in with_any_namespace(edges):
         own_edges.setdefault(name, set()).add(required)
     record = view.records.get(agent_id)
-    previous = set(() if record is None else record.agent.indexed.required_edges)
+    previous = with_any_namespace(() if record is None else record.agent.indexed.required_edges)
 
     def requirements_of(name: str) -> list[str]:
         counts = view.required_edges.get(name, {})
@@ -78,14 +78,20 @@ def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
 
     def dependents_of(name: str) -> list[str]:
         counts = view.dependent_edges.get(name, {})
-        return [each for each, count in counts.items() if count > ((each, name) in previous)]
+        dependents = {each for each, count in counts.items() if count > ((each, name) in previous)}
+        return sorted(dependents if is_any_namespace(name) else dependents | {any_namespace_node(name)})
 
     requirements_graph = _reachable(own_edges, requirements_of)
-    component_of, depths_below = components_and_depths(requirements_graph)
+    component_of, depths_below = components_and_depths(
+        requirements_graph, lambda node: counts_as_capability(requirements_graph, node)
+    )
     _reject_cycle(requirements_graph, component_of, edges)
-    _, depths_above = components_and_depths(_reachable(own_edges, dependents_of))
+    names = {name for name, _ in edges}
+    _, depths_above = components_and_depths(
+        _reachable(names, dependents_of), is_counted=lambda node: not is_any_namespace(node)
+    )
     # A path through several of the given edges has its full length at the first of them: `dependents_of` excludes them.
-    if any(depths_below[name] + depths_above[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own_edges):
+    if any(depths_below[name] + depths_above[name] - 1 > MAX_DEPENDENCY_DEPTH for name in names):
         reject_dependencies(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
 
 

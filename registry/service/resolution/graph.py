@@ -1,6 +1,8 @@
 """Graph algorithms: cycles, strongly connected components and depths."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from registry.model.dependency_graph import is_any_namespace
 
 Graph = Mapping[str, Sequence[str]]
 
@@ -10,10 +12,13 @@ def find_cycles(graph: Graph) -> list[list[str]]:
     return _cyclic_components(graph, _strongly_connected_components(graph))
 
 
-def components_and_depths(graph: Graph) -> tuple[Mapping[str, int], Mapping[str, int]]:
+def components_and_depths(
+    graph: Graph, is_counted: Callable[[str], bool] = lambda _node: True
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
     """Return the index of the cycle for each node in a cycle, and the length of the longest path from each node.
 
-    Edges within a cycle do not count towards it. Both results come from one walk: with 10,000 nodes it takes 20 ms.
+    The length is the number of its counted nodes. Edges within a cycle do not count towards it. Both results come from
+    one walk: with 10,000 nodes it takes 20 ms.
     """
     components = _strongly_connected_components(graph)
     cycle_of = {name: at for at, members in enumerate(_cyclic_components(graph, components)) for name in members}
@@ -24,8 +29,13 @@ def components_and_depths(graph: Graph) -> tuple[Mapping[str, int], Mapping[str,
             successors = (
                 each for each in graph.get(name, ()) if name not in cycle_of or cycle_of[name] != cycle_of.get(each)
             )
-            depths[name] = 1 + max(map(depths.__getitem__, successors), default=0)
+            depths[name] = is_counted(name) + max(map(depths.__getitem__, successors), default=0)
     return cycle_of, depths
+
+
+def counts_as_capability(graph: Graph, node: str) -> bool:
+    """Return whether a node counts towards a depth; `*/c` does not if a `<namespace>/c` with requirements follows."""
+    return not (is_any_namespace(node) and graph.get(node))
 
 
 def _cyclic_components(graph: Graph, components: Sequence[Sequence[str]]) -> list[list[str]]:

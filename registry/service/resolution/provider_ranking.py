@@ -8,11 +8,11 @@ from typing import Any, Final
 from registry.cache.view import View
 from registry.errors import MalformedRequest
 from registry.model.agent import Agent, Capability, Dependency
+from registry.model.dependency_graph import ANY_NAMESPACE
 from registry.model.resolution import LatenessCheck, Provider, RankedProviders, RejectedCandidate, Stage
 from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicy
 from registry.service.resolution.tag_match import tag_requirements
 
-ANY_NAMESPACE: Final = "*"
 # The number of rejected candidates that a ranking contains with their reasons.
 MAX_REJECTED_SHOWN: Final = 8
 

@@ -7,7 +7,7 @@ from registry.cache.view import View
 from registry.concurrency.lru import WeightedLru
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import RankedProviders
-from registry.service.resolution.graph import components_and_depths
+from registry.service.resolution.graph import components_and_depths, counts_as_capability
 from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
 from registry.service.resolution.provider_ranking import ProviderMatcher, rank
 
@@ -76,9 +76,10 @@ class RankingCache:
             if not dependency.required or view is None:
                 continue
             self._update_dependency_graph(view)
-            cycle = self._component_of.get(capability.name)
-            if capability.name in self._too_deep or (
-                cycle is not None and cycle == self._component_of.get(dependency.capability)
+            node = spec.capability_node(capability.name)
+            cycle = self._component_of.get(node)
+            if node in self._too_deep or (
+                cycle is not None and cycle == self._component_of.get(spec.dependency_node(dependency))
             ):
                 return dependency
             if not self.get(view, dependency, spec.namespace, self.policies.for_spec(spec)).providers:
@@ -95,7 +96,7 @@ class RankingCache:
         """Compute the dependency cycles and the too deeply nested capabilities, if dependencies have changed."""
         if self._graph_version != view.edges_revision:
             graph = {each: sorted(required) for each, required in view.required_edges.items()}
-            self._component_of, depths = components_and_depths(graph)
+            self._component_of, depths = components_and_depths(graph, lambda node: counts_as_capability(graph, node))
             self._too_deep = frozenset(name for name, depth in depths.items() if depth > _MAX_FOLLOWED_DEPTH)
             self._graph_version = view.edges_revision
 

@@ -275,6 +275,17 @@ async def test_namespaces_isolate_agents_unless_the_setting_is_off(redis_url: st
         assert providers(await post(client, "me-1", tool("f", "x", "c"), namespace="dev")) == ["p-1"]
 
 
+async def test_a_cycle_through_two_namespaces_is_rejected_if_they_are_not_isolated(redis_url: str) -> None:
+    """Then every dependency is one on any namespace; with isolation the two agents have nothing in common."""
+    for isolate, expected in ((False, "required dependency cycle: b/y → */x → a/x → */y → b/y"), (True, None)):
+        async with in_process_registry(redis_url, isolate_namespaces=isolate) as client:
+            await post(client, "a-1", tool("f", "x", required("y")), namespace="a")
+            sent = registration("b-1", tool("f", "y", required("x")), namespace="b")
+            response = (await client.post("/heartbeat", json=sent)).json()
+
+        assert (response["message"] if response["status"] == "error" else None) == expected
+
+
 async def test_agents_of_both_formats_find_each_other(replicas: Pair) -> None:
     """Each is a provider of the other."""
     expect_success(
@@ -346,7 +357,10 @@ async def test_a_rejected_agent_is_not_registered(replicas: Pair) -> None:
 
     assert response.status_code == 200
     body = response.json()
-    assert (body["status"], body["message"]) == ("error", "required dependency cycle: b → a → b")
+    assert (body["status"], body["message"]) == (
+        "error",
+        "required dependency cycle: default/b → default/a → default/b",
+    )
     assert [await head(client, "b-1") for client in replicas] == [410, 410]
     assert [await head(client, "a-1") for client in replicas] == [200, 200]
     await post(replicas[1], "c-1", tool("f", "c", required("a")))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
+from registry.model.dependency_graph import Edge
 from registry.model.registration.parse import parse_registration
 from registry.service.registration.registration_service import RegistrationService
 from registry.service.resolution import cycle_guard
@@ -23,7 +25,6 @@ from registry.service.resolution.cycle_guard import (
     MAX_DEPENDENCY_DEPTH,
     MAX_REQUIRED_EDGES,
     CycleGuard,
-    Edge,
     reject_cycles,
 )
 from registry.service.resolution.graph import find_cycles
@@ -37,28 +38,37 @@ from tests.support.reflectors import make_reflector
 from tests.support.resolution_builders import view_of
 
 
-def requiring(agent_id: str, *edges: Edge) -> Agent:
-    """Return an agent with these required dependencies."""
-    return an_agent(agent_id, capabilities=capabilities(edges))
+def requiring(agent_id: str, *edges: Edge, namespace: str = "n") -> Agent:
+    """Return an agent with these required dependencies; the namespace of one is its own unless it is named."""
+    return an_agent(agent_id, namespace=namespace, capabilities=capabilities(edges))
 
 
 def capabilities(edges: Iterable[Edge]) -> list[dict[str, Any]]:
     """Return the capabilities of an agent with these required dependencies."""
     required: dict[str, list[dict[str, Any]]] = {}
     for name, needed in edges:
-        required.setdefault(name, []).append({"capability": needed, "required": True})
+        *named, capability = needed.split("/")
+        required.setdefault(name, []).append(
+            {"capability": capability, "required": True} | ({"namespace": named[0]} if named else {})
+        )
     return [
         {"name": name, "function_name": f"f_{at}", "dependencies": dependencies}
         for at, (name, dependencies) in enumerate(required.items())
     ]
 
 
-def rejection(agents: Iterable[Agent], agent_id: str, *edges: Edge) -> str:
-    """Return the error for a registration with these edges."""
+def accept(agents: Iterable[Agent], agent_id: str, *edges: Edge, namespace: str = "n") -> None:
+    """Check a registration with these edges; raise UnprocessableRequest if it is rejected."""
+    spec = requiring(agent_id, *edges, namespace=namespace).indexed
+    reject_cycles(view_of(*agents), agent_id, set(spec.required_edges))
+
+
+def rejection(agents: Iterable[Agent], agent_id: str, *edges: Edge, namespace: str = "n") -> str:
+    """Return the error for a registration with these edges, without the namespace `n`."""
     with pytest.raises(UnprocessableRequest) as caught:
-        reject_cycles(view_of(*agents), agent_id, edges)
+        accept(agents, agent_id, *edges, namespace=namespace)
     assert [detail.field for detail in caught.value.details] == ["dependencies"]
-    return str(caught.value)
+    return re.sub(r"\bn/", "", str(caught.value))
 
 
 def test_a_cycle_is_reported_from_the_edge_that_closes_it() -> None:
@@ -86,7 +96,7 @@ def test_the_previous_edges_of_an_agent_do_not_count() -> None:
     """An agent may reverse its own edges, unless another agent has them too."""
     mesh = [requiring("a-1", ("a", "b"), ("b", "c"))]
 
-    reject_cycles(view_of(*mesh), "a-1", [("c", "b"), ("b", "a")])
+    accept(mesh, "a-1", ("c", "b"), ("b", "a"))
     assert "b → a → b" in rejection([*mesh, requiring("a-2", ("a", "b"))], "a-1", ("b", "a"))
 
 
@@ -99,7 +109,7 @@ def test_an_existing_cycle_does_not_block_other_agents(edges: list[Edge]) -> Non
     """Only a registration with an edge of a cycle is rejected."""
     mesh = [requiring("bad-1", ("x", "y")), requiring("bad-2", ("y", "x")), requiring("self", ("y", "y"))]
 
-    reject_cycles(view_of(*mesh), "new", edges)
+    accept(mesh, "new", *edges)
     assert "z → x → y → z" in rejection([*mesh, requiring("bad-3", ("y", "z"))], "new", ("z", "x"))
 
 
@@ -112,9 +122,9 @@ def test_a_chain_of_the_maximum_depth_is_accepted() -> None:
     """One capability more is rejected, wherever the new edge lies."""
     fits, over = linear_chain(MAX_DEPENDENCY_DEPTH - 1), linear_chain(MAX_DEPENDENCY_DEPTH)
     for edge in ("top", "n0"), (f"n{MAX_DEPENDENCY_DEPTH - 2}", "bottom"):
-        reject_cycles(view_of(*fits), "new", [edge])
+        accept(fits, "new", edge)
     halves = [*linear_chain(32, "n"), *linear_chain(32, "m")]
-    reject_cycles(view_of(*halves), "new", [("n31", "m0")])
+    accept(halves, "new", ("n31", "m0"))
 
     assert "capabilities deep" in rejection(over, "new", ("top", "n0"))
     assert "capabilities deep" in rejection(over, "new", (f"n{MAX_DEPENDENCY_DEPTH - 1}", "bottom"))
@@ -126,38 +136,84 @@ def test_separate_chains_are_not_added_up() -> None:
     """An agent at the end of one chain and at the start of another was rejected, because the depths were added."""
     mesh = [*linear_chain(40, "n"), *linear_chain(40, "m")]
 
-    reject_cycles(view_of(*mesh), "new", [("n39", "bottom"), ("top", "m0")])
+    accept(mesh, "new", ("n39", "bottom"), ("top", "m0"))
 
 
 def test_replaced_edges_are_not_counted() -> None:
     """They count neither above nor below the new edges."""
     mesh = [*linear_chain(32, "n"), *linear_chain(32, "m"), requiring("new", ("n31", "m0"))]
 
-    reject_cycles(view_of(*mesh), "new", [("m31", "n0")])
+    accept(mesh, "new", ("m31", "n0"))
 
 
-EDGES = st.lists(st.tuples(*[st.sampled_from("abcdef")] * 2), max_size=6, unique=True)
+NAMESPACES = st.sampled_from("nm")
+REQUIRED = st.tuples(st.sampled_from(["", "", "n/", "m/", "*/"]), st.sampled_from("abcde")).map("".join)
+EDGES = st.lists(st.tuples(st.sampled_from("abcde"), REQUIRED), max_size=6, unique=True)
 
 
-@given(st.lists(EDGES, max_size=5), EDGES.filter(bool))
-def test_a_registration_is_rejected_exactly_if_it_closes_a_cycle(others: list[list[Edge]], edges: list[Edge]) -> None:
-    """The expected result is computed from the whole graph."""
-    mesh = [requiring(f"h{at}", *each) for at, each in enumerate(others)]
-    graph: dict[str, list[str]] = {}
-    for name, needed in {*edges, *(edge for each in others for edge in each)}:
+@given(st.lists(st.tuples(NAMESPACES, EDGES), max_size=5), EDGES.filter(bool))
+def test_a_registration_is_rejected_exactly_if_it_closes_a_cycle(
+    others: list[tuple[str, list[Edge]]], edges: list[Edge]
+) -> None:
+    """The expected result is computed from the whole graph, with an edge from any namespace to each of them."""
+    mesh = [requiring(f"h{at}", *each, namespace=namespace) for at, (namespace, each) in enumerate(others)]
+    own = {*requiring("new", *edges).indexed.required_edges}
+    graph = {f"*/{name}": [f"n/{name}", f"m/{name}"] for name in "abcde"}
+    for name, needed in own.union(*(agent.indexed.required_edges for agent in mesh)):
         graph.setdefault(name, []).append(needed)
     together = [set(cycle) for cycle in find_cycles(graph)]
-    closes = any(name == needed or any({name, needed} <= cycle for cycle in together) for name, needed in edges)
+    closes = any(name == needed or any({name, needed} <= cycle for cycle in together) for name, needed in own)
 
     if not closes:
-        reject_cycles(view_of(*mesh), "new", edges)
+        accept(mesh, "new", *edges)
         return
-    _, _, way = rejection(mesh, "new", *edges).partition(": ")
-    names = way.split(" → ")
+    with pytest.raises(UnprocessableRequest, match="required dependency cycle: ") as caught:
+        accept(mesh, "new", *edges)
+    names = str(caught.value).partition(": ")[2].split(" → ")
     steps = [*pairwise(names)]
     assert names[0] == names[-1]
-    assert steps[0] in edges
+    assert steps[0] in own
     assert all(needed in graph[name] for name, needed in steps)
+
+
+def test_an_agent_of_another_namespace_does_not_block_dependencies() -> None:
+    """Attack T6: an agent in `evil` provides `ledger` and requires `billing`; so no `billing` could require it."""
+    mesh = [
+        requiring("evil-1", ("ledger", "billing"), ("ledger", "*/billing"), ("x", "finance/billing"), namespace="evil")
+    ]
+
+    accept(mesh, "billing-1", ("billing", "ledger"), namespace="finance")
+    assert "finance/billing → finance/ledger → finance/billing" in rejection(
+        [*mesh, requiring("ledger-1", ("ledger", "billing"), namespace="finance")],
+        "billing-1",
+        ("billing", "ledger"),
+        namespace="finance",
+    )
+
+
+def test_a_dependency_on_any_namespace_leads_to_the_requirements_of_all() -> None:
+    """A provider in any namespace satisfies it, so a cycle through one could never be resolved."""
+    mesh = [requiring("m-1", ("b", "n/a"), namespace="m")]
+
+    assert rejection(mesh, "n-1", ("a", "*/b")) == "required dependency cycle: a → */b → m/b → a"
+    assert rejection([], "n-1", ("a", "*/a")) == "required dependency cycle: a → */a → a"
+    accept(mesh, "n-1", ("a", "b"))
+
+
+def test_the_depth_of_another_namespace_does_not_count() -> None:
+    """A long chain in one namespace blocks no other; in a chain through any namespace each capability counts once."""
+    chain = linear_chain(MAX_DEPENDENCY_DEPTH)
+    accept(chain, "new", ("top", "n0"), namespace="m")
+    through_any = [
+        requiring(f"a-{at}", (f"n{at}", f"*/n{at + 1}"), namespace="nm"[at % 2])
+        for at in range(MAX_DEPENDENCY_DEPTH - 1)
+    ]
+    accept(through_any[1:], "new", ("n0", "*/n1"))
+    accept(through_any[:-1], "new", (f"n{MAX_DEPENDENCY_DEPTH - 2}", "*/bottom"))
+
+    assert "capabilities deep" in rejection(through_any, "new", ("top", "*/n0"))
+    last = MAX_DEPENDENCY_DEPTH - 1
+    assert "capabilities deep" in rejection(through_any, "new", (f"n{last}", "*/bottom"), namespace="nm"[last % 2])
 
 
 class CountingEdges(dict[str, dict[str, int]]):
@@ -184,7 +240,7 @@ def test_each_capability_of_a_large_mesh_is_examined_once() -> None:
     view = view_of(*mesh)
     view.required_edges = edges = CountingEdges(view.required_edges)
 
-    reject_cycles(view, "new", [(f"x{at}", f"c0-{at % 40}") for at in range(1000)])
+    reject_cycles(view, "new", [(f"n/x{at}", f"n/c0-{at % 40}") for at in range(1000)])
 
     assert len(edges.lookups) > 2000
     assert max(edges.lookups.values()) == 1
@@ -240,8 +296,8 @@ async def test_two_halves_of_a_cycle_are_never_both_accepted(redis_url: str, set
             rejected = [str(each) for each in results if isinstance(each, UnprocessableRequest)]
             assert len(accepted) == len(rejected) == 1, results
             assert rejected[0] in (
-                f"required dependency cycle: {a} → {b} → {a}",
-                f"required dependency cycle: {b} → {a} → {b}",
+                f"required dependency cycle: default/{a} → default/{b} → default/{a}",
+                f"required dependency cycle: default/{b} → default/{a} → default/{b}",
             )
 
 
@@ -268,7 +324,7 @@ async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, r
         await two.register("a-1", ("a", "b"))
 
         assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] <= calls + 3
-    assert redis_client.hgetall("{mesh}:required_edges") == {"a b": "2", "revision": "1"}
+    assert redis_client.hgetall("{mesh}:required_edges") == {"default/a default/b": "2", "revision": "1"}
 
 
 async def test_too_many_edges_are_rejected_before_the_store_is_called(redis_url: str, settings: Settings) -> None:

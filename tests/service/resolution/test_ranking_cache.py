@@ -58,8 +58,12 @@ def test_a_ranking_belongs_to_one_view(rankings: RankingCache) -> None:
 
 def an_agent_that_requires(agent_id: str, name: str, required: str, version: int = 1, **conditions: Any) -> Agent:
     """Return an agent with one capability that requires another one."""
-    dependency = {"capability": required, "required": True, **conditions}
-    return an_agent(agent_id, version, capabilities=[{"name": name, "dependencies": [dependency]}])
+    return an_agent(agent_id, version, capabilities=[requires(name, required, **conditions)])
+
+
+def requires(name: str, required: str, **conditions: Any) -> dict[str, Any]:
+    """Return a capability that requires another one."""
+    return {"name": name, "dependencies": [{"capability": required, "required": True, **conditions}]}
 
 
 def providers(rankings: RankingCache, view: View, name: str) -> list[str]:
@@ -123,6 +127,19 @@ def test_a_cycle_does_not_exclude_another_provider(rankings: RankingCache) -> No
     )
 
     assert providers(rankings, view, "b") == ["z"]
+
+
+def test_a_cycle_through_any_namespace_has_no_providers(rankings: RankingCache) -> None:
+    """Its computation terminates; the same capability of another namespace is not part of it."""
+    view = view_of(
+        an_agent_that_requires("a", "a", "b", namespace="*"),
+        an_agent("b", namespace="m", capabilities=[requires("b", "a", namespace="default")]),
+        an_agent("c", namespace="m", capabilities=[requires("a", "c")]),
+        an_agent("d", namespace="m", capabilities=[{"name": "c"}]),
+    )
+
+    assert [providers(rankings, view, name) for name in ("a", "b")] == [[], []]
+    assert [each.agent_id for each in rankings.get(view, Dependency("a"), "m").providers] == ["c"]
 
 
 def test_a_requirement_of_an_agent_applies_to_all_its_capabilities(rankings: RankingCache) -> None:
