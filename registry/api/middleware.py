@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.error_responses import send_error
+from registry.api.request_checks import VERSION_PREFIX, route_path
 from registry.api.response.cache_headers import NO_CACHE, private_cache_headers
 from registry.api.response.json_rewrite import choose_sender
 from registry.config.value_types import Secret
@@ -19,8 +20,6 @@ from registry.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
 
-_VERSION_PREFIX = "/api/v1"
-_UNUSUAL_PREFIXES = (_VERSION_PREFIX, "//")
 _PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 _MAX_REQUEST_ID_BYTES = 128
@@ -44,8 +43,8 @@ class RegistryMiddleware:
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         started_at = time.perf_counter()
-        if scope["path"][-1:] == "/" or scope["path"].startswith(_UNUSUAL_PREFIXES):
-            scope["path"] = _normalize_path(scope["path"])
+        if scope["path"][-1:] == "/" or b"%" in scope["raw_path"] or scope["path"].startswith(VERSION_PREFIX):
+            scope["path"] = route_path(scope["raw_path"])
         # With an app in the scope, Starlette raises its 404 and 405, so that they get an error body of this registry.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
@@ -111,11 +110,3 @@ class RegistryMiddleware:
                 request_id=request_id,
                 exc_info=error,
             )
-
-
-def _normalize_path(path: str) -> str:
-    """Return a path without the version prefix, trailing slashes and repeated slashes at its beginning."""
-    path = f"/{path.strip('/')}"
-    if path.startswith(_VERSION_PREFIX) and (len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"):
-        return path[len(_VERSION_PREFIX) :] or "/"
-    return path

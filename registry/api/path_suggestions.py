@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -50,7 +51,7 @@ class PathSuggestions:
 
     def _nearest(self, path: str) -> str | None:
         """Return the path that an unknown path resembles most, compared by its last known name."""
-        requested = path[:_MAX_PATH_CHARS].lower()
+        requested = unquote(path[:_MAX_PATH_CHARS]).lower()
         for name in reversed(requested.split("/")[1 : _MAX_SEGMENTS + 1]):
             synonym = _SYNONYMS.get(name)
             if synonym in self._methods:

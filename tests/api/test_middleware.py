@@ -95,8 +95,8 @@ async def test_a_nearly_right_path_is_404_with_the_nearest(
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-@pytest.mark.parametrize("variant", ["{}/", "{}//", "/{}"])
-async def test_slashes_around_a_path_do_not_matter(client: httpx2.AsyncClient, prefix: str, variant: str) -> None:
+@pytest.mark.parametrize("variant", ["{}/", "{}//"])
+async def test_slashes_after_a_path_do_not_matter(client: httpx2.AsyncClient, prefix: str, variant: str) -> None:
     """Clients are often configured with a trailing slash. A redirect would lose the body of a POST."""
     await register(client)
     for path, methods in METHODS.items():

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,8 +51,11 @@ async def route_and_call(app: ASGIApp, seen: list[Any], method: str, path: str) 
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    scope: Scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "root_path": ""}
-    await app(scope, receive, send)
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "app": app}
+    try:
+        await app(scope, receive, send)
+    except HTTPException as error:
+        return [error.status_code, sorted((error.headers or {}).get("Allow", "").split(", "))]
     return [*seen, *sent[:1]]
 
 

@@ -31,6 +31,7 @@ defaults
     retries 0
 frontend registry
     bind 127.0.0.1:{port}
+{rules}
     default_backend replicas
 backend replicas
     balance roundrobin
@@ -56,6 +57,7 @@ http {{
     upstream replicas {{ {servers} }}
     server {{
         listen 127.0.0.1:{port};
+{locations}
         location / {{
             proxy_pass http://replicas;
             proxy_http_version 1.1;
@@ -174,28 +176,40 @@ async def round_robin_balancer(urls: Sequence[str], _folder: Path) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "60s") -> AsyncIterator[str]:
-    """Provide the URL of an haproxy for these replicas, all of which are ready; it closes idle connections."""
+async def haproxy(
+    urls: Sequence[str], folder: Path, *, server_timeout: str = "60s", rules: str = ""
+) -> AsyncIterator[str]:
+    """Provide the URL of an haproxy for these replicas, all of which are ready; it closes idle connections.
+
+    `rules` are lines of its frontend.
+    """
     assert HAPROXY_PATH is not None
     port = free_port()
     servers = "".join(
         f"    server replica{at} {host}:{at_port}\n" for at, (host, at_port) in enumerate(map(_address, urls))
     )
     configuration = folder / "haproxy.cfg"
-    configuration.write_text(_HAPROXY_CONFIGURATION.format(port=port, server_timeout=server_timeout) + servers)
+    configuration.write_text(
+        _HAPROXY_CONFIGURATION.format(port=port, server_timeout=server_timeout, rules=rules) + servers
+    )
     with ChildProcess(HAPROXY_PATH, "-db", "-f", configuration):
         await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="haproxy forwards requests")
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.asynccontextmanager
-async def nginx(urls: Sequence[str], folder: Path, options: str) -> AsyncIterator[str]:
-    """Provide the URL of an nginx with these options; its cache is called `responses`."""
+async def nginx(urls: Sequence[str], folder: Path, options: str = "", *, locations: str = "") -> AsyncIterator[str]:
+    """Provide the URL of an nginx with these options; its cache is called `responses`.
+
+    `locations` are lines of its server, before the location that forwards requests.
+    """
     assert NGINX_PATH is not None
     port = free_port()
     servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
     configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers, options=options))
+    configuration.write_text(
+        _NGINX.format(folder=folder, port=port, servers=servers, options=options, locations=locations)
+    )
     with ChildProcess(NGINX_PATH, "-c", configuration, "-e", folder / "error.log"):
         await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="nginx forwards requests")
         yield f"http://127.0.0.1:{port}"

@@ -128,10 +128,6 @@ async def test_an_agent_of_any_status_and_format_is_called(client: httpx2.AsyncC
         "{host}:{port}/mcp/../admin",
         "{host}:{port}/mcp/./x",
         "{host}:{port}/mcp/..",
-        "{host}:{port}/mcp%2f..%2fadmin",
-        "{host}:{port}/mcp/%2e%2e/admin",
-        "{host}:{port}/mcp/%252e%252e/admin",
-        "{host}:{port}/mcp/x%00",
         "{host}:{port}/mcp/x;y",
         "{host}:{port}/mcp\\..\\admin",
         "{host}:{port}/mcp?to=http://elsewhere",
@@ -160,6 +156,21 @@ async def test_an_invalid_target_is_rejected(served: ServedRegistry, target: str
 
     assert (response.status, agent.requests) == (400, [])
     assert "/proxy/{host}:{port}/mcp" in response.body["message"]
+
+
+@pytest.mark.parametrize("path", ["%6dcp", "mcp%2f..%2fadmin", "mcp/%2e%2e/admin", "mcp/%252e%252e/admin", "mcp/x%00"])
+async def test_only_the_target_may_be_encoded(served: ServedRegistry, path: str) -> None:
+    """Some HTTP clients encode the brackets of an IPv6 address; nothing after the target may be encoded."""
+    async with fake_agent(host="::1") as agent, open_raw_connection(served.url) as connection:
+        await register(served.client, agent)
+        target = f"/proxy/%5B::1%5D:{agent.port}"
+
+        connection.send_raw("POST", f"{target}/{path}", b"{}")
+        assert (await connection.read_response()).status == 404
+        connection.send_raw("POST", f"{target}/mcp", b"{}")
+        assert (await connection.read_response()).status == 200
+
+    assert [each.path for each in agent.requests] == ["/mcp"]
 
 
 @pytest.mark.parametrize(
