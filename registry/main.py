@@ -25,6 +25,7 @@ from registry.compat.mcpmesh.spec_fields import McpMeshSpec, McpMeshSpecOfAnyNam
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
+from registry.config.exposure import INSECURE_REASONS, find_insecurities
 from registry.config.settings import Settings
 from registry.errors import RegistryError, StoreUnavailable
 from registry.http_server import Listener
@@ -226,8 +227,12 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
         settings = replace(settings, port=listener.port)
         listeners = [each for each in (listener, metrics_listener) if each is not None]
         metrics = Metrics()
+        warnings += _report_insecurities(settings, metrics)
         health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)
-        running = [each.start(build_startup_app(health, metrics, settings.auth_token)) for each in listeners]
+        running = [
+            each.start(build_startup_app(health, metrics, settings.auth_token, public=each is not listener))
+            for each in listeners
+        ]
         stop_signal = asyncio.create_task(stop.wait())
         opening = asyncio.create_task(stack.enter_async_context(open_registry(settings, warnings, metrics)))
         await asyncio.wait([stop_signal, opening, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -256,6 +261,15 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
         await cancel_and_wait(opening)
         await cancel_and_wait(stop_signal)
     log.info("shutdown_completed")
+
+
+def _report_insecurities(settings: Settings, metrics: Metrics) -> tuple[str, ...]:
+    """Log why strangers may use this replica, set the metric, and return the warnings for `/health`."""
+    insecurities = find_insecurities(settings)
+    metrics.set_insecure({reason: reason in insecurities for reason in INSECURE_REASONS})
+    for reason, warning in insecurities.items():
+        log.error("insecure_registry", reason=reason, warning=warning)
+    return tuple(insecurities.values())
 
 
 def _handle_stop_signals(stop: Callable[[], None]) -> None:

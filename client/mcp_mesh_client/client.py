@@ -268,7 +268,7 @@ class RegistryClient:
         return await self._session.read(CapabilityList, "/capabilities", query_pairs(filters))
 
     async def health(self) -> Health | ErrorResponse:
-        """Return the health of the replica that responds."""
+        """Return the health of the replica that responds; only `status` and `ready` without its token."""
         return await self._session.send(Health, Request("GET", "/health"))
 
     async def ready(self) -> Readiness | ErrorResponse:

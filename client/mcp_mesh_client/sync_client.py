@@ -166,7 +166,7 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.capabilities(**filters))
 
     def health(self) -> Health | ErrorResponse:
-        """Return the health of the replica that responds."""
+        """Return the health of the replica that responds; only `status` and `ready` without its token."""
         return self._thread.run(self._client.health())
 
     def ready(self) -> Readiness | ErrorResponse:

@@ -29,6 +29,7 @@ class RegistryMiddleware:
     """ASGI middleware around the router for every request.
 
     With a token, every path but `/`, `/health` and `/ready` requires `Authorization: Bearer`: the only access check.
+    These three show no details without it: `authorized` in the scope is whether the caller may see everything.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
@@ -57,15 +58,14 @@ class RegistryMiddleware:
                 # The duration is the time to the headers: a stream lasts as long as its client.
                 duration = time.perf_counter() - started_at
                 headers = message["headers"]
-                is_open = self._token is None or scope["path"] in _PUBLIC_PATHS
+                is_open = self._token is None
                 cache_headers = (NO_CACHE,) if is_open else private_cache_headers(headers, token_accepted=accepted)
                 headers += ((b"x-request-id", request_id.encode()), *cache_headers)
             await send(message)
 
         respond: Send = send_response
         try:
-            self._authenticate(scope)
-            accepted = True
+            accepted = scope["authorized"] = self._is_authorized(scope)
             if b"pretty" in scope["query_string"]:
                 respond = choose_sender(scope, send_response)
             await self._app(scope, receive, respond)
@@ -85,13 +85,17 @@ class RegistryMiddleware:
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
 
-    def _authenticate(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in _PUBLIC_PATHS:
-            return
+    def _is_authorized(self, scope: Scope) -> bool:
+        """Return whether the caller may see everything. Raises Unauthorized if the path requires a token."""
+        if self._token is None:
+            return True
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = authorization.partition(b" ")
-        if not hmac.compare_digest(token.strip(), self._token) or scheme.lower() != b"bearer":
+        if hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer":
+            return True
+        if scope["path"] not in _PUBLIC_PATHS:
             raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
+        return False
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:

@@ -62,6 +62,8 @@ class ApiExtension:
 
 
 _NO_EXTENSION = ApiExtension()
+# Callers without a credential where one is required get only this at `/`.
+_SERVICE_NAME = {"service": "mcp-mesh-registry"}
 
 
 def build_apps(
@@ -96,12 +98,12 @@ def _description_routes(extra_paths: Mapping[str, Any]) -> list[Route]:
     """Return the routes that describe the API: the OpenAPI document, and the list of endpoints with their purposes."""
     document = openapi_document(extra_paths)
     endpoints = list_endpoints(extra_paths)
-    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints})
+    root = orjson.dumps(_SERVICE_NAME | {"version": __version__, "endpoints": endpoints})
 
     async def show_document(_request: Request) -> Response:
         return json_response(document)
 
-    async def show_root(_request: Request) -> Response:
-        return json_response(root)
+    async def show_root(request: Request) -> Response:
+        return json_response(root if request.scope["authorized"] else _SERVICE_NAME)
 
     return [Route("/openapi.json", show_document), Route("/", show_root)]

@@ -7,17 +7,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.api.endpoints.health import health_response, readiness_response
 from registry.api.middleware import RegistryMiddleware
+from registry.api.response.json_responses import json_response
 from registry.config.value_types import Secret
 from registry.errors import NotReady
+from registry.service.health_report import public_health
 from registry.telemetry.metrics import Metrics
 
 
-def build_startup_app(health: Mapping[str, Any], metrics: Metrics, token: Secret | None) -> ASGIApp:
-    """Return an application that responds to GET /health with `health`, and with 503 to all other requests."""
+def build_startup_app(health: Mapping[str, Any], metrics: Metrics, token: Secret | None, *, public: bool) -> ASGIApp:
+    """Return an application that responds to GET /health with `health`, and with 503 to all other requests.
+
+    With `public`, or without a token that is required, the response contains no details.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/health":
-            await health_response(health, metrics)(scope, receive, send)
+            with_details = scope["authorized"] and not public
+            response = health_response(health, metrics) if with_details else json_response(public_health(health))
+            await response(scope, receive, send)
         elif scope["path"] == "/ready":
             await readiness_response(ready=False)(scope, receive, send)
         else:

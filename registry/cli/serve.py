@@ -17,10 +17,13 @@ from registry.errors import StartupError
 def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
     """Run one registry replica until it receives SIGTERM or SIGINT."""
     from registry.config.env import load_settings
+    from registry.config.exposure import find_missing_credential
     from registry.telemetry.logs import configure_logs, get_logger
 
     try:
-        settings, warnings = load_settings(os.environ, host=host, port=port, redis_url=redis_url, log_level=log_level)
+        settings, warnings = load_settings(
+            os.environ, [find_missing_credential], host=host, port=port, redis_url=redis_url, log_level=log_level
+        )
     except StartupError as error:
         raise click.ClickException(str(error)) from error
     configure_logs(settings.log_level, settings.log_format)

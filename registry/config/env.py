@@ -2,13 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from registry.config.settings import SETTINGS, Setting, Settings
-from registry.config.value_types import Secret, format_value, is_loopback, mask_all
+from registry.config.value_types import Secret, format_value, mask_all
 from registry.errors import StartupError
 from registry.spelling import NearNames
 
@@ -23,13 +23,18 @@ _OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _KUBERNETES_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
+StartCheck = Callable[[Settings, Collection[str]], Mapping[str, str]]
+"""Returns why a process must not start, by field name; the second argument names the fields with invalid values."""
 
-def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
+
+def load_settings(
+    environ: Mapping[str, str], checks: Iterable[StartCheck] = (), /, **overrides: object
+) -> tuple[Settings, tuple[str, ...]]:
     """Return all settings, and warnings, each a sentence for the log with the advised action.
 
     `overrides` are options of the command line by field name, as text or as a value of the field's type; they take
     precedence over the environment. None means that the option was not given. Raises StartupError that lists
-    every invalid setting with its value (masked if secret) and the expected format.
+    every invalid setting with its value (masked if secret) and the expected format, and all problems of `checks`.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -47,7 +52,8 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
     warnings = tuple(_apply_database_path(environ, values))
     given = {SETTINGS[name].env for name, (_, text) in sources.items() if text}
     settings = Settings(**values)
-    problems |= _find_conflicts(settings, problems)
+    for check in (_find_conflicts, *checks):
+        problems |= check(settings, problems)
     if problems:
         raise StartupError("\n  ".join(["Invalid settings:", *problems.values()]))
     return settings, (*warnings, *_find_near_names(environ, given), *_find_warnings(settings, environ))
@@ -130,11 +136,6 @@ def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
             nearest = near_names.find(short) or next(iter(difflib.get_close_matches(name, known_names, n=1)), None)
             advice = f"did you mean {nearest}?" if nearest else "remove it"
             yield f"{name} is not a setting and is ignored; {advice}"
-    if settings.auth_token is None and not is_loopback(settings.host):
-        yield (
-            f"Anyone who reaches {settings.host} may register and remove agents, no token is required; "
-            "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
-        )
     if settings.redis_url is None and settings.redis_password_file is not None:
         yield "REGISTRY_REDIS_PASSWORD_FILE is ignored, the embedded Redis has no password; set REDIS_URL, or remove it"
     if settings.redis_url is None and settings.write_acks:

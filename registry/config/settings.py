@@ -100,6 +100,7 @@ class Settings:
     retry_period: timedelta = timedelta(seconds=2)
     shutdown_delay: timedelta = timedelta(0)
     auth_token: Secret | None = None
+    open: bool = False
     encryption_key: Secret | None = None
     isolate_namespaces: bool = True
     proxy: bool | None = None
@@ -121,7 +122,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
         "host": Setting("REGISTRY_HOST", parse_host, "Address to listen on; 0.0.0.0 listens on all addresses."),
         "port": Setting("REGISTRY_PORT", parse_port, "Port to listen on; 0 uses any free port."),
-        "metrics_port": Setting("METRICS_PORT", parse_port, "A second port that serves only metrics, without a token."),
+        "metrics_port": Setting("METRICS_PORT", parse_port, "A second port with metrics and probes, without a token."),
         "log_level": Setting("LOG_LEVEL", parse_log_level, "Least severe level that is logged."),
         "log_format": Setting(
             "REGISTRY_LOG_FORMAT", parse_log_format, "Log format: json, pretty, or auto (pretty on a terminal)."
@@ -203,6 +204,11 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "Time a stopping replica keeps serving, not ready, so that load balancers remove it.",
         ),
         "auth_token": Setting("AUTH_TOKEN", parse_token, "The bearer token that callers must send.", mask_all),
+        "open": Setting(
+            "REGISTRY_OPEN",
+            parse_boolean,
+            "Whether a registry without AUTH_TOKEN may listen on an address that other machines reach.",
+        ),
         "encryption_key": Setting("ENCRYPTION_KEY", parse_encryption_key, "A 32-byte key; not used yet.", mask_all),
         "isolate_namespaces": Setting(
             "REGISTRY_ISOLATE_NAMESPACES",

@@ -100,6 +100,7 @@ class StatusService:
         yield gauge("ready", "1 while this replica accepts requests", int(self.ready))
         yield gauge("cache_staleness_seconds", "Maximum age of this replica's cache", self._reflector.staleness)
         yield gauge("cache_fills", "Full reads of all agents into the cache of this replica", self._reflector.fills)
+        yield gauge("warnings", "Warnings of this replica in GET /health", len(self._warnings))
         yield gauge("is_leader", "1 on the replica that sweeps", int(self._sweeper.may_sweep))
         rejected = "Sweeps of this replica that Redis rejected because of a newer leader"
         yield counter("sweeps_rejected", rejected, self._sweeper.rejected_sweeps)
@@ -143,12 +144,16 @@ class StatusService:
             ),
             "outage": outage_json(self._monitor.last_outage, probe),
             "self_preservation": self_preservation_json(probe),
-            "warnings": [
-                *self._settings_warnings,
-                *(f"Redis refuses {command}; {REFUSAL_ADVICE}" for command in self.refused_commands),
-                *self._monitor.config_warnings,
-            ],
+            "warnings": self._warnings,
         }
+
+    @property
+    def _warnings(self) -> list[str]:
+        return [
+            *self._settings_warnings,
+            *(f"Redis refuses {command}; {REFUSAL_ADVICE}" for command in self.refused_commands),
+            *self._monitor.config_warnings,
+        ]
 
 
 def starting_health(instance: str, warnings: Sequence[str], *, leader_election: bool) -> dict[str, Any]:
@@ -166,6 +171,11 @@ def starting_health(instance: str, warnings: Sequence[str], *, leader_election: 
         "self_preservation": self_preservation_json(None),
         "warnings": list(warnings),
     }
+
+
+def public_health(health: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a body of GET /health that callers without a credential get."""
+    return {"status": health["status"], "ready": health["ready"]}
 
 
 def _leader_json(lock: LeaderLock | None, *, leading: bool, election: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from registry.telemetry.collectors import FunctionCollector, MetricsIterator
 
@@ -40,6 +40,8 @@ class Metrics:
         self._sweep_outcomes = counter("mcp_registry_sweep_outcomes", outcomes, ("outcome",))
         conflicts = "Registrations by this replica whose id another living agent had, in another place"
         self._identity_conflicts = counter("mcp_registry_identity_conflicts", conflicts)
+        insecure = "1 if strangers may use this replica, by reason"
+        self._insecure = Gauge("mcp_registry_insecure", insecure, ("reason",), registry=collectors)
         self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
     def register(self, read: Callable[[], MetricsIterator]) -> None:
@@ -75,6 +77,11 @@ class Metrics:
     def count_identity_conflict(self) -> None:
         """Count a registration whose id another living agent had."""
         self._identity_conflicts.inc()
+
+    def set_insecure(self, applies_by_reason: Mapping[str, bool]) -> None:
+        """Set why strangers may use this replica."""
+        for reason, applies in applies_by_reason.items():
+            self._insecure.labels(reason).set(applies)
 
     def render_prometheus(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -194,6 +194,22 @@ async def test_a_token_is_required_by_every_call_except_three(
             assert response.status_code == 401, path
 
 
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer x"}], ids=["none", "wrong"])
+async def test_t21_a_stranger_reads_no_details(
+    client_with_token: httpx2.AsyncClient, prefix: str, headers: dict[str, str]
+) -> None:
+    """Version, instance, host name, process id, epoch, warnings and resource version need the token."""
+    health, root = f"{prefix}/health", prefix or "/"
+    assert (await client_with_token.get(health, headers=headers)).json() == {"status": "healthy", "ready": True}
+    assert (await client_with_token.get(root, headers=headers)).json() == {"service": "mcp-mesh-registry"}
+
+    token = {"authorization": f"Bearer {TOKEN}"}
+    whole = (await client_with_token.get(health, headers=token)).json()
+    assert {"version", "instance", "leader", "warnings", "resource_version"} <= whole.keys()
+    assert {"version", "endpoints"} <= (await client_with_token.get(root, headers=token)).json().keys()
+
+
 WRONG = {
     "none": None,
     "another": "Bearer another",

@@ -134,8 +134,8 @@ def test_malformed_requests_are_never_5xx(replica: Replica) -> None:
     assert '"level":"error"' not in replica.output
 
 
-def test_the_metrics_port_requires_no_token_and_serves_only_metrics(redis_url: str) -> None:
-    """Text under /metrics and /metrics/prometheus; the metrics of the API port require the token."""
+def test_the_metrics_port_requires_no_token_and_shows_no_details(redis_url: str) -> None:
+    """Text under /metrics and /metrics/prometheus, and probes; the metrics of the API port require the token."""
     port = free_port()
     with Replica(redis_url, METRICS_PORT=str(port), AUTH_TOKEN=TOKEN) as replica:
         scrape = f"http://127.0.0.1:{port}"
@@ -146,7 +146,11 @@ def test_the_metrics_port_requires_no_token_and_serves_only_metrics(redis_url: s
             assert response.headers["content-type"].startswith("text/plain")
             assert "mcp_registry_agents_total 0" in response.text
             assert httpx2.get(replica.url + path, timeout=REQUEST_TIMEOUT_S).status_code == 401
-        for path in ("/agents", "/", "/health", "/mcp/tools"):
+        for headers in ({}, {"authorization": f"Bearer {TOKEN}"}):
+            health = httpx2.get(f"{scrape}/health", headers=headers, timeout=REQUEST_TIMEOUT_S).json()
+            assert health == {"status": "healthy", "ready": True}
+        assert httpx2.get(f"{scrape}/ready", timeout=REQUEST_TIMEOUT_S).json() == {"status": "ready"}
+        for path in ("/agents", "/", "/health/a", "/mcp/tools"):
             expect_error(httpx2.get(scrape + path, timeout=REQUEST_TIMEOUT_S), 404, "not_found")
         assert TOKEN not in replica.output
 
@@ -171,6 +175,33 @@ def test_invalid_settings_are_reported_together(redis_url: str) -> None:
     for name in ("AGENT_TIMEOUT", "REGISTRY_PORT", "AUTH_TOKEN"):
         assert name in str(failed.value)
     assert "Traceback" not in str(failed.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - the process does not start
+def test_t21_a_replica_that_strangers_reach_does_not_start_without_a_credential(redis_url: str, host: str) -> None:
+    """The message contains the settings that would help, and all other problems."""
+    with pytest.raises(AssertionError, match="ended with status 1") as failed:
+        Replica(redis_url, REGISTRY_HOST=host, AGENT_TIMEOUT="soon").start()
+
+    for text in ("set AUTH_TOKEN, or REGISTRY_OPEN=true", "AGENT_TIMEOUT is 'soon'"):
+        assert text in str(failed.value)
+    assert "Traceback" not in str(failed.value)
+
+
+def test_t21_an_open_replica_reports_that_strangers_may_use_it(redis_url: str) -> None:
+    """In the log, in /health and in the metrics."""
+    with Replica(redis_url, REGISTRY_HOST="0.0.0.0", REGISTRY_OPEN="true") as replica:  # noqa: S104
+        health = httpx2.get(f"{replica.url}/health", timeout=REQUEST_TIMEOUT_S).json()
+        metrics = httpx2.get(f"{replica.url}/metrics/prometheus", timeout=REQUEST_TIMEOUT_S).text
+        log = replica.output
+
+    warning = "Everyone who reaches 0.0.0.0 may read and change everything (REGISTRY_OPEN); set AUTH_TOKEN"
+    assert warning in health["warnings"]
+    assert 'mcp_registry_insecure{reason="open"} 1.0' in metrics
+    assert 'mcp_registry_insecure{reason="sample_token"} 0.0' in metrics
+    (line,) = [line for line in log.splitlines() if "insecure_registry" in line]
+    assert '"level":"error"' in line
+    assert warning in line
 
 
 def test_a_metrics_port_in_use_is_reported_with_its_setting(redis_url: str) -> None:

@@ -73,6 +73,7 @@ def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
         "retry_period": timedelta(seconds=2),
         "shutdown_delay": timedelta(0),
         "auth_token": None,
+        "open": False,
         "encryption_key": None,
         "isolate_namespaces": True,
         "proxy": None,
@@ -578,22 +579,6 @@ def test_variables_of_kubernetes_for_a_service_called_registry_called_registry_a
     )
 
     assert (settings, warnings) == (Settings(), ())
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_listening_on_loopback_requires_no_token(host: str) -> None:
-    """No other machine can reach such an address."""
-    assert load_settings({"REGISTRY_HOST": host})[1] == ()
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "registry.example"])  # noqa: S104  nothing is bound
-def test_listening_on_other_addresses_without_a_token_causes_a_warning_with_the_remedy(host: str) -> None:
-    """With a token there is no warning."""
-    [warning] = load_settings({"REGISTRY_HOST": host})[1]
-
-    assert host in warning
-    assert "set AUTH_TOKEN" in warning
-    assert load_settings({"REGISTRY_HOST": host, "AUTH_TOKEN": "t"})[1] == ()
 
 
 USER_DATA = platformdirs.user_data_path("mcp-mesh-registry")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from registry.cli.main import main
 from registry.config.env import load_settings
+from registry.config.exposure import find_missing_credential
 from registry.config.redis_url import parse_redis_url
 from registry.config.settings import SETTINGS, Settings
 from registry.store.embedded.server import SERVER_ARGUMENTS
@@ -44,7 +45,8 @@ def settings_of(name: str) -> tuple[Settings, tuple[str, ...]]:
     objects = overlay(name)
     own_secrets = [each["stringData"] for each in objects if each["kind"] == "Secret"]
     return load_settings(
-        container_environment(objects, registry_container(objects), own_secrets[0] if own_secrets else SECRETS)
+        container_environment(objects, registry_container(objects), own_secrets[0] if own_secrets else SECRETS),
+        [find_missing_credential],
     )
 
 

@@ -67,7 +67,7 @@ async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -
             expect_success(await client.post("/api/v1/agents", json=a_registration(), headers=token))
             for path in ("/api/v1/agents", "/api/v1/capabilities"):
                 assert (await client.get(path, headers=token)).status_code == 200
-            warnings = " ".join((await client.get("/health")).json()["warnings"])
+            warnings = " ".join((await client.get("/health", headers=token)).json()["warnings"])
         scraped = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=REQUEST_TIMEOUT_S).text
         log = replica.output
 

@@ -1,6 +1,6 @@
 """TypedDicts of health, metrics and the description of the registry."""
 
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, NotRequired, TypedDict, final
 
 from mcp_mesh_client.types.agents import Status
 
@@ -65,23 +65,23 @@ class EndSelfPreservationResult(TypedDict):
 
 @final
 class Health(TypedDict):
-    """The health of the registry replica that responded."""
+    """The health of the registry replica that responded; `status` and `ready` only if the caller lacks its token."""
 
     status: Literal["starting", "healthy", "degraded"]
-    instance: str
     ready: bool
-    resource_version: str | None
-    timeline: str | None
-    staleness_seconds: float
-    change_notifications: str
-    leader: Leader
-    outage: Outage
-    self_preservation: SelfPreservation
-    warnings: list[str]
-    service: str
-    version: str
-    uptime_seconds: int
-    timestamp: str
+    instance: NotRequired[str]
+    resource_version: NotRequired[str | None]
+    timeline: NotRequired[str | None]
+    staleness_seconds: NotRequired[float]
+    change_notifications: NotRequired[str]
+    leader: NotRequired[Leader]
+    outage: NotRequired[Outage]
+    self_preservation: NotRequired[SelfPreservation]
+    warnings: NotRequired[list[str]]
+    service: NotRequired[str]
+    version: NotRequired[str]
+    uptime_seconds: NotRequired[int]
+    timestamp: NotRequired[str]
 
 
 @final
@@ -127,8 +127,8 @@ class ToolList(TypedDict):
 
 @final
 class ServiceDescription(TypedDict):
-    """The name, version and endpoints of the registry service."""
+    """The name, version and endpoints of the registry service; the name only if the caller lacks its token."""
 
     service: str
-    version: str
-    endpoints: list[str]
+    version: NotRequired[str]
+    endpoints: NotRequired[list[str]]

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from registry import __version__
 from registry.api.response.json_responses import json_response, timestamp
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.health_report import StatusService
+from registry.service.health_report import StatusService, public_health
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.telemetry.metrics import PROMETHEUS_CONTENT_TYPE, Metrics
 
@@ -26,7 +26,12 @@ class HealthRoutes:
         self._status_service = status_service
         self._agent_health = agent_health
         self._metrics = metrics
-        self.metrics_routes = [Route("/metrics", self.prometheus), Route("/metrics/prometheus", self.prometheus)]
+        self.metrics_routes = [
+            Route("/metrics", self.prometheus),
+            Route("/metrics/prometheus", self.prometheus),
+            Route("/health", self.public_health),
+            Route("/ready", self.ready),
+        ]
         self.routes = [
             Route("/health", self.health),
             Route("/health/{agent_id}", self.agent_health),
@@ -35,9 +40,15 @@ class HealthRoutes:
             Route("/metrics/prometheus", self.prometheus),
         ]
 
-    async def health(self, _request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         """GET /health: the state of this replica; 200 while the process runs."""
+        if not request.scope["authorized"]:
+            return await self.public_health(request)
         return health_response(self._status_service.health(), self._metrics)
+
+    async def public_health(self, _request: Request) -> Response:
+        """GET /health without a credential: whether this replica works, and no details."""
+        return json_response(public_health(self._status_service.health()))
 
     async def ready(self, _request: Request) -> Response:
         """GET /ready: 200 while this replica accepts requests, otherwise 503."""

@@ -22,7 +22,8 @@ def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str 
     """Show the health of a replica, or of one agent. The exit code is 1 if it is not healthy."""
     if agent_id is None:
         response: Health | AgentHealth = (replica := unwrap(registry.health()))
-        is_healthy, fields = replica["status"] == "healthy" and replica["ready"], _replica_fields(replica)
+        is_healthy = replica["status"] == "healthy" and replica["ready"]
+        fields = {"Status": replica["status"], "Ready": "yes" if replica["ready"] else "no"} | _replica_details(replica)
     else:
         response = agent = unwrap(registry.agent_health(agent_id))
         is_healthy, fields = agent["status"] == "healthy", _agent_fields(agent)
@@ -33,7 +34,9 @@ def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str 
     raise click.exceptions.Exit(0 if is_healthy else EXIT_FAILED)
 
 
-def _replica_fields(health: "Health") -> dict[str, object]:
+def _replica_details(health: "Health") -> dict[str, object]:
+    if "leader" not in health:
+        return {"Details": "only with the token of the registry: set --token or MCP_MESH_REGISTRY_TOKEN"}
     leader, self_preservation, outage = health["leader"], health["self_preservation"], health["outage"]
     if self_preservation["active"]:
         suspension = (
@@ -43,8 +46,6 @@ def _replica_fields(health: "Health") -> dict[str, object]:
     else:
         suspension = "none"
     return {
-        "Status": health["status"],
-        "Ready": "yes" if health["ready"] else "no",
         "Replica": f"{health['instance']}, version {health['version']}, up {format_age(health['uptime_seconds'])}",
         "Leader": f"{leader['instance']}, since {leader['since']}" if leader["instance"] else "none",
         "Resource version": health["resource_version"],

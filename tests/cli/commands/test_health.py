@@ -48,3 +48,15 @@ def test_without_redis_a_replica_is_unhealthy_and_its_lists_are_marked_as_old() 
     assert cached.stderr.startswith("Warning: the registry cannot reach its store; this response may be ")
     assert written.exit_code == 4
     assert written.stderr.startswith("Error: The registry is temporarily unavailable, try again: ")
+
+
+def test_without_the_token_only_status_and_readiness_are_shown() -> None:
+    """With a hint to the option; the exit code is that of the status."""
+    with RedisServer() as server, Replica(server.url, AUTH_TOKEN="s3cret") as replica:  # noqa: S106 - made up
+        stranger = invoke_cli("health", url=replica.url)
+        known = invoke_cli("health", "--token", "s3cret", url=replica.url)
+
+    assert (stranger.exit_code, known.exit_code) == (0, 0)
+    assert [line.split(":", 1)[0] for line in stranger.stdout.splitlines()] == ["Status", "Ready", "Details"]
+    assert "set --token or MCP_MESH_REGISTRY_TOKEN" in stranger.stdout
+    assert "Leader" in known.stdout
