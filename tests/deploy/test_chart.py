@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from deploy.tools.manifests import KUBERNETES_DIR, NAMESPACE, RenderError, lint, read_values, render, render_manifests
 from registry.config.env import load_settings
+from registry.config.exposure import find_missing_credential
 from tests.deploy.kubernetes_objects import (
     REDIS,
     REGISTRY,
@@ -120,6 +121,24 @@ def test_a_secret_is_created_only_on_request() -> None:
         render({"secret": {"create": True}})
     with pytest.raises(RenderError, match=r"needs secret\.redisPassword"):
         render({"secret": {"create": True, "authToken": "a"}})
+
+
+def test_t21_a_registry_without_a_token_is_open_by_a_setting_only() -> None:
+    """Without it the process would not start; the Secret is optional with it."""
+    values = read_values("values-dev.yaml") | {"secret": {"create": False}}
+
+    for config, problems in (({}, {"open"}), ({"REGISTRY_OPEN": "true"}, set())):
+        objects = render_objects(values | {"config": values["config"] | config})
+        container = registry_container(objects)
+        assert [each["secretRef"].get("optional", False) for each in container["envFrom"] if "secretRef" in each] == [
+            not problems
+        ]
+        settings, _ = load_settings(container_environment(objects, container, {}))
+        assert find_missing_credential(settings, ()).keys() == problems
+    secret = {"create": True, "redisPassword": "0f"}
+    assert find_object(
+        render_objects({"secret": secret, "config": {"REGISTRY_OPEN": "true"}}), "Secret", "mcp-registry-secret"
+    )["stringData"] == {"AUTH_TOKEN": "", "REDIS_PASSWORD": "0f"}
 
 
 def test_the_linter_of_helm_has_no_warnings() -> None:

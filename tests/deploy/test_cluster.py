@@ -45,6 +45,10 @@ class FakeCluster:
         self.objects[STATEFULSET_PATH]["spec"]["replicas"] = replicas
         self.objects[STATEFULSET_PATH]["status"] = {"readyReplicas": ready, "updatedReplicas": replicas}
 
+    def metrics(self) -> str:
+        """Return the metrics of the replica behind the Service."""
+        return httpx2.get(f"{self.ports['9090']}/metrics", timeout=REQUEST_TIMEOUT_S).text
+
     def run_health_check(self) -> tuple[int, str]:
         """Run the health check script; return its exit code and output."""
         environ = {
@@ -113,15 +117,31 @@ def test_the_health_check_passes_for_a_healthy_registry(cluster: FakeCluster) ->
     port = str(free_port())
     cluster.kubectl("apply", "--validate=false", "-k", KUBERNETES_DIR / "ha")
     cluster.set_replicas(3)
-    with RedisServer("--appendonly", "yes") as server, Replica(server.url, METRICS_PORT=port) as replica:
+    # The script cannot send the token through the API server.
+    settings = {"METRICS_PORT": port, "AUTH_TOKEN": "0123456789abcdef"}
+    with RedisServer("--appendonly", "yes") as server, Replica(server.url, **settings) as replica:
         cluster.ports |= {"8080": replica.url, "9090": f"http://127.0.0.1:{port}"}
-        wait_until(
-            lambda: httpx2.get(f"{replica.url}/health", timeout=REQUEST_TIMEOUT_S).json()["leader"]["leading"],
-            description="the replica leads",
-        )
+        wait_until(lambda: "mcp_registry_is_leader 1.0" in cluster.metrics(), description="the replica leads")
         exit_code, output = cluster.run_health_check()
 
-    assert (exit_code, "3 of 3 replicas are ready" in output, "ERROR" in output) == (0, True, False), output
+    assert (exit_code, "ERROR" in output) == (0, False), output
+    for line in ("3 of 3 replicas are ready", "there is a leader", "there are no warnings"):
+        assert f"ok      {line}\n" in output
+
+
+def test_the_health_check_reports_a_missing_leader_and_warnings(cluster: FakeCluster) -> None:
+    """They come from the metrics; the reason why strangers may use the registry is shown by name."""
+    port = str(free_port())
+    cluster.kubectl("apply", "--validate=false", "-k", KUBERNETES_DIR / "ha")
+    cluster.set_replicas(3)
+    settings = {"METRICS_PORT": port, "ENABLE_LEADER_ELECTION": "false", "REGISTRY_HOST": "0.0.0.0"}  # noqa: S104
+    with RedisServer() as server, Replica(server.url, REGISTRY_OPEN="true", **settings) as replica:
+        cluster.ports |= {"8080": replica.url, "9090": f"http://127.0.0.1:{port}"}
+        exit_code, output = cluster.run_health_check()
+
+    assert exit_code == 1
+    for line in ("there is no leader", "there are warnings", "strangers may use the registry (open)"):
+        assert f"ERROR   {line}" in output
 
 
 def test_the_health_check_reports_each_problem(cluster: FakeCluster) -> None:

@@ -95,6 +95,8 @@ def test_prometheus_accepts_all_queries(tmp_path: Path) -> None:
 HEALTHY = {
     'mcp_registry_ready{pod="a"}': "1x20",
     'mcp_registry_ready{pod="b"}': "1x20",
+    'mcp_registry_insecure{pod="a",reason="open"}': "0x20",
+    'mcp_registry_insecure{pod="b",reason="sample_token"}': "0x20",
     'mcp_registry_is_leader{pod="a"}': "1x20",
     'mcp_registry_is_leader{pod="b"}': "0x20",
     'mcp_registry_cache_staleness_seconds{pod="a"}': "0x20",
@@ -113,6 +115,7 @@ HEALTHY = {
 }
 FAULTS = {
     "RegistryDown": {'mcp_registry_ready{pod="a"}': "0x20", 'mcp_registry_ready{pod="b"}': "0x20"},
+    "RegistryInsecure": {'mcp_registry_insecure{pod="b",reason="sample_token"}': "1x20"},
     "RegistryReplicaNotReady": {'mcp_registry_ready{pod="b"}': "0x20"},
     "RegistryNotSwept": {'mcp_registry_is_leader{pod="a"}': "0x20"},
     "RegistryTwoLeaders": {'mcp_registry_is_leader{pod="b"}': "1x20"},

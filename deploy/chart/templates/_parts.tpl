@@ -13,6 +13,11 @@ redis+sentinel://:$(REDIS_PASSWORD)@{{ include "redis.hosts" . | replace " " ","
 {{- end -}}
 {{- end }}
 
+{{/* Not empty if the registry serves callers without a token. */}}
+{{- define "open" -}}
+{{- if has (.Values.config.REGISTRY_OPEN | toString) (list "true" "yes" "on" "1") }}true{{ end -}}
+{{- end }}
+
 {{- define "selector" -}}
 app.kubernetes.io/name: mcp-mesh-registry
 {{- end }}
