@@ -17,8 +17,8 @@
                        extends only a healthy agent; record extends none. load and response_digest are stored without a
                        log entry; '' does not change the stored value
   REPLY  ok <now_ms> <version> <word>…   version: the resource version after the call, '' if there is none. One word for
-                               each agent, in order; if its response_digest is '' and one is stored, a blank and the
-                               stored one follow:
+                               each agent, in order; if another response_digest was stored, a blank and the stored one
+                               follow:
          healthy                       extended, or healthy already
          pending degraded expired      extend and record only: unchanged
          unknown_agent                 never registered, or removed
@@ -39,15 +39,15 @@ if count > 200 or #ARGV ~= 2 + 4 * count then
   return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
 end
 
--- Stores the digest of the response to the agent. Without a digest, returns a blank and the stored one.
+-- Stores the digest of the response to the agent. Returns a blank and the one that was stored, if it is another one.
 local function update_response_digest(key, digest, stored)
-  if digest == '' then
-    return stored and ' ' .. stored or ''
+  if digest == stored then
+    return ''
   end
-  if digest ~= stored then
+  if digest ~= '' then
     redis.call('HSET', key, 'response_digest', digest)
   end
-  return ''
+  return stored and ' ' .. stored or ''
 end
 
 local function mark_healthy(key, id, now)

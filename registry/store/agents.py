@@ -77,8 +77,8 @@ class HeartbeatResult(NamedTuple):
     """The status of an agent after a heartbeat, or the reason why it failed, and the Redis server's time in ms.
 
     `version` is the resource version after the heartbeat: every change acknowledged before it has this version or a
-    lower one. `response_digest` is the stored digest of the last response if this heartbeat sent none; '' if there is
-    none.
+    lower one. `response_digest` is the digest of the last response that was stored before, if this heartbeat sent
+    another one or none; '' if it sent the same.
     """
 
     outcome: HeartbeatOutcome

@@ -79,11 +79,12 @@ class HeartbeatService:
                 resolution = await self._resolver.resolve_current(view, record)
             recorded = await self._record(agent_id, load=encoded_load, response_digest=resolution.digest)
             at = recorded.now
-            if resolution.lookup_keys:
-                if resolution.version < recorded.version:
-                    view, resolution = await self._resolve_again(view, resolution, recorded.version)
-                if resolution.sent_digest != resolution.digest:
-                    await self._traces.save(view, resolution, at)
+            # Another stored digest can be that of dependencies which the agent registered through another replica.
+            may_have_dependencies = resolution.lookup_keys or recorded.response_digest
+            if may_have_dependencies and resolution.version < recorded.version:
+                view, resolution = await self._resolve_again(view, resolution, recorded.version)
+            if resolution.lookup_keys and resolution.sent_digest != resolution.digest:
+                await self._traces.save(view, resolution, at)
         return at, b"" if resolution is None or resolution.digest == client_digest else resolution.encoded_fields
 
     async def heartbeat_many(self, agent_ids: Sequence[str]) -> list[int | UnknownAgent | StoreUnavailable]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import orjson
+import pytest
 
 from registry.cache.reflector import Reflector
 from registry.config.settings import Settings
@@ -99,6 +100,36 @@ async def test_a_heartbeat_is_accepted_while_the_cache_is_behind(store: Store, s
 
     assert first is None
     assert second["agent_id"] == "date"
+
+
+@pytest.mark.parametrize("tools_before", [None, [{"function_name": "f", "capability": "me"}]])
+async def test_dependencies_registered_through_another_replica_are_in_the_next_response(
+    store: Store, settings: Settings, tools_before: list[dict[str, Any]] | None
+) -> None:
+    """This replica has the agent without dependencies, and detects its registration by the stored digest."""
+    reflector, resolutions = make_reflector(store.change_log), make_resolver(store.resolution_store)
+    traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, lambda *_: {})
+    registrations = RegistrationService(store.agents, CycleGuard(reflector, store.agents), traces, settings, {})
+    heartbeats = HeartbeatService(reflector, store.agents, registrations, resolutions, traces, {})
+    other_reflector, other_resolver = make_reflector(store.change_log), make_resolver(store.resolution_store)
+    other_traces = ResolutionTraces(
+        other_reflector, store.agents, store.resolution_store, other_resolver, lambda *_: {}
+    )
+    other = RegistrationService(store.agents, CycleGuard(other_reflector, store.agents), other_traces, settings, {})
+    before: dict[str, Any] = {"agent_id": "me", "endpoint": "http://a:1"}
+    if tools_before is not None:
+        before = {"agent_id": "me", "metadata": {"endpoint": "http://a:1", "tools": tools_before}}
+    tool = {"function_name": "f", "capability": "me", "dependencies": ["date"]}
+    after = {"agent_id": "me", "metadata": {"endpoint": "http://a:1", "tools": [tool]}}
+
+    async with following(reflector), following(other_reflector):
+        await registrations.register_and_resolve(parse_registration(before))
+        await heartbeats.heartbeat("me")
+        await other.register_and_resolve(parse_registration(after))
+        _, body = await heartbeats.heartbeat("me")
+
+    assert b'"dependencies_resolved":{"f":{"date":null}}' in body
+    assert (await store.agents.heartbeat("me")).response_digest.encode() in body
 
 
 async def test_heartbeats_of_many_agents_succeed_or_fail_one_by_one() -> None:
