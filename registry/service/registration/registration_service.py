@@ -11,6 +11,7 @@ from registry.model.registration.parse import Registration
 from registry.model.registration.warnings import RegistrationWarning
 from registry.model.resolution import CachedResolution
 from registry.service.registration import registration_checks
+from registry.service.registration.identity_conflicts import IdentityConflictReporter, conflict_warning
 from registry.service.registration.preconditions import parse_preconditions
 from registry.service.registration.timeout_thresholds import resolve_thresholds
 from registry.service.resolution.cycle_guard import CycleGuard
@@ -18,14 +19,10 @@ from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.store.agents import (
     Agents,
     EdgesChangedError,
-    IdentityConflict,
     RegistrationOutcome,
     RegistrationResult,
     RegistrationWrite,
 )
-from registry.telemetry.logs import get_logger
-
-log = get_logger(__name__)
 
 # Each attempt fails only if another replica registers a new dependency edge during the check.
 _MAX_CYCLE_CHECKS: Final = 50
@@ -46,7 +43,7 @@ class RegisteredAgent:
 class RegistrationService:
     """Registers and unregisters agents; `format_timeouts` has the agent timeout of each format but the native one.
 
-    `on_identity_conflict` is called when two agents seem to share one id.
+    `count_identity_conflict` is called when two agents seem to share one id.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class RegistrationService:
         traces: ResolutionTraces,
         settings: Settings,
         format_timeouts: Mapping[str, timedelta],
-        on_identity_conflict: Callable[[], None] = lambda: None,
+        count_identity_conflict: Callable[[], None] = lambda: None,
     ) -> None:
         self._agents = agents
         self._cycle_guard = cycle_guard
@@ -65,7 +62,7 @@ class RegistrationService:
         self._thresholds_by_type = settings.thresholds
         self._security_contexts = settings.security_contexts
         self._format_timeouts = format_timeouts
-        self._on_identity_conflict = on_identity_conflict
+        self._identity_conflicts = IdentityConflictReporter(count_identity_conflict)
 
     async def register_and_resolve(
         self,
@@ -88,7 +85,7 @@ class RegistrationService:
                 raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
         warnings = registration.warnings
         if stored.conflict is not None:
-            warnings = (*warnings, _conflict_warning(registration, stored.conflict, path))
+            warnings = (*warnings, conflict_warning(registration, stored.conflict, path))
         return RegisteredAgent(
             registration.agent_id, registration.name, stored.outcome, stored.version, resolution, warnings
         )
@@ -137,15 +134,7 @@ class RegistrationService:
             )
         )
         if stored.conflict is not None:
-            self._on_identity_conflict()
-            log.warning(
-                "identity_conflict",
-                id=registration.agent_id,
-                namespace=registration.namespace,
-                endpoint=registration.endpoint,
-                replaced_namespace=stored.conflict.namespace,
-                replaced_endpoint=stored.conflict.endpoint,
-            )
+            self._identity_conflicts.report(registration, stored.conflict)
         return stored
 
     async def unregister(self, agent_id: str) -> int:
@@ -165,14 +154,6 @@ class RegistrationService:
                     except EdgesChangedError:
                         continue
                 raise self._cycle_guard.overloaded() from None
-
-
-def _conflict_warning(registration: Registration, replaced: IdentityConflict, path: str) -> RegistrationWarning:
-    if replaced.namespace != registration.namespace:
-        problem = f"replaces a living agent of the namespace {replaced.namespace} at {replaced.endpoint}"
-    else:
-        problem = f"is registered alternately with the endpoints {replaced.endpoint} and {registration.endpoint}"
-    return RegistrationWarning(f"{path}id", f"{problem}; give each agent an id of its own")
 
 
 def _milliseconds(duration: timedelta) -> int:

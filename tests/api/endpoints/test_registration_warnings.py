@@ -92,8 +92,9 @@ async def test_the_same_id_in_another_namespace_is_reported(client: httpx2.Async
         {
             "event": "identity_conflict",
             "log_level": "warning",
-            "logger_name": "registry.service.registration.registration_service",
+            "logger_name": "registry.service.registration.identity_conflicts",
             "id": "a",
+            "conflicts": 1,
             "namespace": "team-b",
             "endpoint": "http://b:1/mcp",
             "replaced_namespace": "team-a",
