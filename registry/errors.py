@@ -3,6 +3,7 @@
     RegistryError
     ├── InvalidRequest            the request is invalid; `details` names every invalid field
     │   ├── MalformedRequest      400  not JSON, an invalid selector or constraint, an unknown parameter
+    │   │   └── MalformedForeignRequest  in the format of another product, which defines the response
     │   ├── UnprocessableRequest  422  well-formed, but fields are missing or invalid
     │   ├── RequestTooLarge       413
     │   └── UnsupportedMediaType  415
@@ -77,6 +78,14 @@ class MalformedRequest(InvalidRequest):
     """The request cannot be parsed: not JSON, an invalid selector or constraint, an unknown parameter."""
 
     code: ClassVar[str] = "malformed_request"
+
+
+class MalformedForeignRequest(MalformedRequest):
+    """A request in the format of another product cannot be parsed; `body` is the JSON response in that format."""
+
+    def __init__(self, message: str, details: Sequence[Detail] = (), *, body: bytes) -> None:
+        super().__init__(message, details)
+        self.body = body
 
 
 class UnprocessableRequest(InvalidRequest):

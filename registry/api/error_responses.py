@@ -13,6 +13,7 @@ from registry.errors import (
     Forbidden,
     IdInUse,
     InvalidRequest,
+    MalformedForeignRequest,
     MalformedRequest,
     NoProvider,
     NotReady,
@@ -73,6 +74,8 @@ def error_body(error: RegistryError) -> dict[str, Any]:
 def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
     """Return the status, extra headers and JSON body for an exception; an unexpected one is a 500 without its text."""
     headers: list[tuple[bytes, bytes]] = []
+    if isinstance(error, MalformedForeignRequest):
+        return http_status(error), headers, error.body
     if isinstance(error, RegistryError):
         status, body = http_status(error), error_body(error)
     elif isinstance(error, HTTPException):

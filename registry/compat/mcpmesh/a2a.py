@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from registry.api.response.json_responses import json_response
 from registry.cache.reflector import Reflector
+from registry.cache.view import Record, View
 from registry.concurrency.cooperative_iteration import cooperative
 from registry.service.discovery.discovery_service import LATEST, Discovery
 
@@ -22,19 +23,32 @@ _A2A_AGENT_TYPE: Final = "a2a"
 _FIELD_MARKERS: Final = (b'"a2a_', b'"surfaces"')
 
 
-async def with_last_a2a_fields(reflector: Reflector, document: Json) -> Json:
+def lacks_a2a_fields(registration: Json) -> bool:
+    """Return whether an A2A flag is absent, or the surfaces of a producer."""
+    has_flags = all(registration.get(flag) is not None for flag in FLAGS)
+    return not has_flags or (registration.get("surfaces") is None and bool(registration["a2a_producer"]))
+
+
+def version_without_a2a_fields(view: View | None, agent_id: object) -> int | None:
+    """Return the version of an agent without A2A fields; None for another agent, or if the view does not have it."""
+    record = None if view is None else view.records.get(str(agent_id))
+    return None if record is None or _has_a2a_fields(record) else record.agent.version
+
+
+async def with_last_a2a_fields(reflector: Reflector, registration: Json) -> Json:
     """Return a registration in which absent A2A flags and surfaces have their last value, as in mcp-mesh.
 
-    A registration that contains all of them costs no read. Raises NotReady or StoreUnavailable otherwise.
+    Raises NotReady or StoreUnavailable.
     """
-    has_flags = all(document.get(flag) is not None for flag in FLAGS)
-    if has_flags and (document.get("surfaces") is not None or not document["a2a_producer"]):
-        return document
-    record = (await reflector.wait_fresh()).records.get(str(document.get("agent_id")))
-    if record is None or not any(marker in record.agent.spec for marker in _FIELD_MARKERS):
-        return document
+    record = (await reflector.wait_fresh()).records.get(str(registration.get("agent_id")))
+    if record is None or not _has_a2a_fields(record):
+        return registration
     last = orjson.loads(record.agent.spec)
-    return document | {name: last[name] for name in _FIELDS if document.get(name) is None and name in last}
+    return registration | {name: last[name] for name in _FIELDS if registration.get(name) is None and name in last}
+
+
+def _has_a2a_fields(record: Record) -> bool:
+    return any(marker in record.agent.spec for marker in _FIELD_MARKERS)
 
 
 def surface_entries(registration: Mapping[str, Any]) -> list[Json]:

@@ -9,10 +9,22 @@ from starlette.types import Receive, Scope, Send
 from registry.api.request.registration_body import is_remote
 from registry.api.response.json_responses import send_bytes, timestamp
 from registry.cache.reflector import Reflector
-from registry.compat.mcpmesh.a2a import surface_entries, with_last_a2a_fields
+from registry.compat.mcpmesh.a2a import (
+    lacks_a2a_fields,
+    surface_entries,
+    version_without_a2a_fields,
+    with_last_a2a_fields,
+)
+from registry.compat.mcpmesh.errors import error_body
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
 from registry.compat.mcpmesh.registration import MARKER_FIELDS, parse_mcpmesh_registration
-from registry.errors import UnprocessableRequest
+from registry.errors import (
+    MalformedForeignRequest,
+    MalformedRequest,
+    StaleVersion,
+    StoreUnavailable,
+    UnprocessableRequest,
+)
 from registry.service.registration.registration_service import RegistrationService
 
 _HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"unchanged": 200, "changed": 202, "unknown": 410}
@@ -32,12 +44,30 @@ class McpMeshHeartbeatFormat:
         """Register the agent and return the response with the resolved dependencies of its functions.
 
         The response to an invalid registration is 200 with `"status": "error"`: the SDK treats any other status as a
-        failure of the registry and retries forever.
+        failure of the registry and retries forever. Raises MalformedForeignRequest for a field of a wrong type.
         """
-        document = await with_last_a2a_fields(self._reflector, document)
+        if not lacks_a2a_fields(document):
+            return await self._register(document, scope)
+        version = version_without_a2a_fields(self._reflector.view, document.get("agent_id"))
+        if version is not None:
+            # Without a read: Redis rejects it if the agent has registered again, maybe with A2A fields.
+            try:
+                return await self._register(document, scope, if_match=str(version))
+            except StaleVersion:
+                pass
+            except StoreUnavailable as error:
+                # The store repeats only unconditional registrations.
+                if error.outcome == "not_sent" or error.reason == "timeout":
+                    raise
+        return await self._register(await with_last_a2a_fields(self._reflector, document), scope)
+
+    async def _register(self, document: dict[str, Any], scope: Scope, *, if_match: str | None = None) -> bytes:
+        """Register the agent, if its version matches, and return the response. Raises StaleVersion."""
         try:
             parsed = parse_mcpmesh_registration(document, lambda: is_remote(scope))
-            registered = await self._registrations.register_and_resolve(parsed.registration)
+            registered = await self._registrations.register_and_resolve(parsed.registration, if_match=if_match)
+        except MalformedRequest as error:
+            raise MalformedForeignRequest(str(error), error.details, body=error_body(str(error))) from error
         except UnprocessableRequest as error:
             rejection = {"status": "error", "message": str(error), "agent_id": document.get("agent_id")}
             return orjson.dumps(rejection | {"timestamp": timestamp()})

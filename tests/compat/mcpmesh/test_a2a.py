@@ -3,8 +3,13 @@
 from typing import Any
 
 import httpx2
+import pytest
 
+from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh import heartbeat
+from registry.compat.mcpmesh.a2a import with_last_a2a_fields
 from tests.support.http_calls import expect_success
+from tests.support.in_process_registry import in_process_registry
 
 SURFACES: list[dict[str, Any]] = [
     {"path": "/agents/report", "skill_id": "report", "name": "Report", "tags": ["a"]},
@@ -86,3 +91,41 @@ async def test_a_new_agent_under_an_old_id_inherits_nothing(client: httpx2.Async
     await client.delete("/agents/a")
 
     assert "surfaces" not in await post(client)
+
+
+async def test_an_agent_without_a2a_fields_costs_no_read_of_them(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its first registration does, because the agent may have registered through another replica before."""
+    reads: list[object] = []
+
+    async def counted(reflector: Reflector, registration: dict[str, Any]) -> dict[str, Any]:
+        reads.append(registration["agent_id"])
+        return await with_last_a2a_fields(reflector, registration)
+
+    monkeypatch.setattr(heartbeat, "with_last_a2a_fields", counted)
+    await post(client)
+    await listed(client)
+
+    for version in ("1", "2", "2"):
+        await post(client, version=version)
+        await post(client, "complete", a2a_producer=False, a2a_consumer=False)
+
+    assert reads == ["a"]
+    assert (await listed(client))["version"] == "2"
+
+
+async def test_fields_registered_through_another_replica_are_retained(
+    client: httpx2.AsyncClient, redis_url: str
+) -> None:
+    """Also if the replica has not read them yet: Redis rejects the registration without them, and it is repeated."""
+    async with in_process_registry(redis_url) as other:
+        for round_number in range(20):
+            agent_id = f"a{round_number}"
+            await post(client, agent_id)
+            assert (await listed(other, agent_id))["a2a_producer"] is False
+            await post(client, agent_id, a2a_producer=True, surfaces=SURFACES)
+
+            assert (await post(other, agent_id, version="2"))["surfaces"] == ENTRIES
+            row = await listed(client, agent_id)
+            assert (row["a2a_producer"], row["version"]) == (True, "2")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -367,8 +368,18 @@ async def test_a_rejected_agent_is_not_registered(replicas: Pair) -> None:
 
 
 async def test_an_invalid_registration_is_a_400(replicas: Pair) -> None:
-    """The bodies are not JSON, not an object, without an id, and with a wrong type."""
-    for content in (b"{", b"[1]", b'{"name":"z"}', b'{"agent_id":"a","http_port":"80"}'):
+    """In the form of mcp-mesh: without an id, and with a wrong type. What is not an object has no format."""
+    for content, error in (
+        (b'{"name":"z"}', "agent_id is required"),
+        (b'{"agent_id":"a","http_port":"80"}', "Invalid registration: Expected `int | null`"),
+    ):
+        response = await replicas[0].post("/heartbeat", content=content, headers={"content-type": "application/json"})
+        assert response.status_code == 400
+        body = response.json()
+        assert body.keys() == {"error", "timestamp"}
+        assert body["error"].startswith(error)
+        assert datetime.fromisoformat(body["timestamp"]).tzinfo is not None
+    for content in (b"{", b"[1]"):
         response = await replicas[0].post("/heartbeat", content=content, headers={"content-type": "application/json"})
         expect_error(response, 400, "malformed_request")
 
