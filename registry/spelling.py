@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-# Similar names of fewer letters are often different words, such as `name` and `game`.
+# Similar names of fewer letters are often different words, such as `load` and `lead`.
 _MIN_LETTERS = 5
 _MAX_LETTERS = 40
 
@@ -11,8 +11,8 @@ _MAX_LETTERS = 40
 class NearNames:
     """Finds a known name for a nearly equal one, in time proportional to its length.
 
-    Case, `_`, `-` and the plural do not count, and one letter may be wrong, missing, added or exchanged with the next.
-    The first letter must be right: AUTH_TOKEN is not meant by OAUTH_TOKEN.
+    Case, `_`, `-` and the plural do not count, and one letter may be wrong, missing, added or exchanged with the next;
+    in a name below five letters only exchanged. The first letter must be right: AUTH_TOKEN is not meant by OAUTH_TOKEN.
     """
 
     def __init__(self, known: Iterable[str]) -> None:
@@ -20,7 +20,9 @@ class NearNames:
         # Agents send the same unknown names with every registration.
         self._find_cached = lru_cache(maxsize=1024)(self._find)
         for name in known:
-            for variant in _variants(_stem(name)):
+            stem = _stem(name)
+            exchanged = (*_exchanged(stem), *_exchanged(_letters(name))) if len(stem) < _MIN_LETTERS else ()
+            for variant in (*_variants(stem), *exchanged):
                 self._by_variant.setdefault(variant, name)
 
     def find(self, name: str) -> str | None:
@@ -33,8 +35,12 @@ class NearNames:
         return next((known for known in found if known is not None and _stem(known)[:1] == stem[:1]), None)
 
 
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
 def _stem(name: str) -> str:
-    letters = name.lower().replace("_", "").replace("-", "")
+    letters = _letters(name)
     return f"{letters[:-3]}y" if letters.endswith("ies") else letters.removesuffix("s")
 
 
@@ -43,3 +49,8 @@ def _variants(stem: str) -> Iterator[str]:
     yield stem
     if len(stem) >= _MIN_LETTERS:
         yield from (stem[:at] + stem[at + 1 :] for at in range(len(stem)))
+
+
+def _exchanged(letters: str) -> Iterator[str]:
+    """Yield a short name with two neighbouring letters exchanged, but not the first."""
+    return (letters[:at] + letters[at + 1] + letters[at] + letters[at + 2 :] for at in range(1, len(letters) - 1))

@@ -245,11 +245,12 @@ class SelectResult(TypedDict):
 
 @final
 class HeartbeatResult(_Resolution):
-    """The result of a heartbeat: the time at which it was recorded, and the dependencies if they changed."""
+    """The result of a heartbeat: its time, the dependencies if they changed, and warnings about its fields."""
 
     status: Literal["success"]
     timestamp: str
     message: NotRequired[str]
+    warnings: NotRequired[list[RegistrationWarning]]
 
 
 @final

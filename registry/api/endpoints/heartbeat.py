@@ -5,11 +5,13 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
+import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.request.body import parse_object, read_body
-from registry.api.request.heartbeat_body import HeartbeatRequest, extract_load, validate_heartbeat
+from registry.api.request.heartbeat_body import HeartbeatRequest, extract_load, find_near_fields, validate_heartbeat
+from registry.api.request.registration_body import warning_fields
 from registry.model.agent import ABSENT
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.liveness.heartbeat_service import HeartbeatService
@@ -35,9 +37,10 @@ class HeartbeatEndpoint:
         self._heartbeats = heartbeats
         self._formats = formats
         self._marker_fields = tuple({field: None for each in formats for field in each.marker_fields})
-        # Decoding the marker fields as raw JSON shows that one is present without a second parse.
+        # Decoding the marker fields as raw JSON shows that one is present without a second parse. An unknown field ends
+        # the quick decoding, because it may be a misspelt one.
         markers = [(field, msgspec.Raw, ABSENT) for field in self._marker_fields]
-        struct = msgspec.defstruct("ReceivedHeartbeat", markers, bases=(HeartbeatRequest,))
+        struct = msgspec.defstruct("ReceivedHeartbeat", markers, bases=(HeartbeatRequest,), forbid_unknown_fields=True)
         self._decode: msgspec.json.Decoder[HeartbeatRequest] = msgspec.json.Decoder(struct)
         # attrgetter returns a tuple for two names or more.
         self._read_fields = attrgetter("agent_id", "load", *self._marker_fields)
@@ -53,19 +56,22 @@ class HeartbeatEndpoint:
 
     async def heartbeat(self, body: bytes, scope: Scope) -> bytes:
         """Process a heartbeat in any supported format, and return the JSON of the response."""
-        request = self._decode_native(body)
+        request, warnings = self._decode_native(body), b""
         if request is None:
             document = parse_object(body)
             for each in self._formats:
                 if any(field in document for field in each.marker_fields):
                     return await each.handle(document, scope)
-            request = validate_heartbeat(document)
+            request = extract_load(validate_heartbeat(document), body)
+            if near := find_near_fields(document):
+                warnings = b',"warnings":%s' % orjson.dumps([warning_fields(each) for each in near])
         at, dependencies = await self._heartbeats.heartbeat(
             request.agent_id, metadata=request.metadata, load=request.load, client_digest=request.dependencies_version
         )
-        return b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"%s}' % (
+        return b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"%s%s}' % (
             rfc3339(at).encode(),
             dependencies,
+            warnings,
         )
 
     def _decode_native(self, body: bytes) -> HeartbeatRequest | None:

@@ -1,5 +1,6 @@
 """The body of POST /heartbeat: its schema, and the checks that name every invalid field."""
 
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -7,6 +8,8 @@ from msgspec import Meta
 
 from registry.api.request.body import parse_object
 from registry.errors import Detail, UnprocessableRequest
+from registry.model.registration.warnings import MAX_WARNINGS, RegistrationWarning
+from registry.spelling import NearNames
 
 _MAX_LOAD = 1e9
 _INVALID_LOAD = f"expected a number from 0 to {_MAX_LOAD:.0f}"
@@ -33,6 +36,16 @@ class HeartbeatRequest(msgspec.Struct):
 
 HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatRequest)["$defs"]["HeartbeatRequest"]
 
+_FIELDS = HeartbeatRequest.__struct_fields__
+_NEAR_NAMES = NearNames(_FIELDS)
+
+
+def find_near_fields(document: dict[str, Any]) -> list[RegistrationWarning]:
+    """Return a warning for each unknown field of a heartbeat that is nearly a known one."""
+    unknown = islice((name for name in document if name not in _FIELDS), MAX_WARNINGS)
+    problem = "is not a field of a heartbeat; it has no effect"
+    return [RegistrationWarning(name, problem, near) for name in unknown if (near := _NEAR_NAMES.find(name))]
+
 
 def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
     """Validate a JSON object as a heartbeat. Raises UnprocessableRequest that names every invalid field."""
@@ -40,7 +53,8 @@ def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
     problems = []
     if not isinstance(agent_id, str) or not agent_id:
         agent_id = ""
-        problems.append(Detail("agent_id", "expected the id of a registered agent, a string"))
+        misspelt = next((f", not {each.field}" for each in find_near_fields(document) if each[2] == "agent_id"), "")
+        problems.append(Detail("agent_id", f"expected the id of a registered agent, a string{misspelt}"))
     if not isinstance(document.get("metadata"), dict | None):
         problems.append(Detail("metadata", "expected an object"))
     if not isinstance(digest, str | None):

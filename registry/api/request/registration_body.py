@@ -35,11 +35,12 @@ async def register_document(
         "resource_version": str(registered.version),
         "message": f"Agent {registered.name} registered successfully",
         **({} if registered.resolution is None else registered.resolution.response_fields),
-        **({"warnings": [_warning_fields(each) for each in registered.warnings]} if registered.warnings else {}),
+        **({"warnings": [warning_fields(each) for each in registered.warnings]} if registered.warnings else {}),
     }
 
 
-def _warning_fields(warning: RegistrationWarning) -> dict[str, str]:
+def warning_fields(warning: RegistrationWarning) -> dict[str, str]:
+    """Return a warning as the fields of its JSON object."""
     return {name: text for name, text in warning._asdict().items() if text is not None}
 
 

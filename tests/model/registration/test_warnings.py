@@ -61,6 +61,9 @@ def test_a_field_that_is_nearly_a_known_one_is_stored_with_a_warning(
         a_registration(metadata={"endpont": 1, "tool": []}),
         a_registration(status="healthy", draining=True, created_at="", updated_at="", last_heartbeat=None),
         tools_format(tools=[], owner="x") | {"timestamp": "now", "agent_type": "t"},
+        a_registration(
+            team="t", tier=1, node="n", role="r", kind="k", nape="", capabilities=[{"name": "c", "tabs": 1}]
+        ),
     ],
 )
 def test_another_unknown_field_causes_no_warning(document: dict[str, Any]) -> None:
@@ -75,13 +78,30 @@ def test_warnings_are_limited() -> None:
     assert len(near_fields(a_registration(capabilities=many))) == MAX_WARNINGS
 
 
-UNSPECIFIED = ["http://0.0.0.0:8080/mcp", "http://[::]:8080", "http://[0:0:0:0:0:0:0:0]/"]
+UNSPECIFIED = [
+    *("http://0.0.0.0:8080/mcp", "http://[::]:8080", "http://[0:0:0:0:0:0:0:0]/"),
+    *(
+        "http://0",
+        "http://0:8080/mcp",
+        "http://0x0/mcp",
+        "http://0.0.",
+        "http://[::ffff:0.0.0.0]:1",
+        "http://[::ffff:0:0]",
+    ),
+]
 LOOPBACK = [
     "http://localhost:1",
     "http://127.0.0.1/mcp",
     "http://127.8.8.8:1",
     "https://[::1]:1/",
     "http://u@a.localhost",
+    *(
+        "http://127.1:1/mcp",
+        "http://2130706433",
+        "http://0x7f.1:1",
+        "http://0177.0.0.1.",
+        "http://[::ffff:127.0.0.1]:1",
+    ),
 ]
 
 
@@ -105,7 +125,11 @@ def test_a_loopback_address_causes_a_warning_if_another_host_sent_it(endpoint: s
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://a:1", "http://localhosts:1", "http://10.127.0.0.1.nip.io", "http://[fd00::1]"]
+    "endpoint",
+    [
+        *("http://a:1", "http://localhosts:1", "http://10.127.0.0.1.nip.io", "http://[fd00::1]", "http://213.0.0.1:1"),
+        *("http://0.example", "http://0a:1", "http://[::ffff:10.0.0.1]", "http://a/0", "http://10.0.0.0:1"),
+    ],
 )
 def test_another_endpoint_causes_no_warning(endpoint: str) -> None:
     """Every caller can connect to it, or at least resolve it."""
