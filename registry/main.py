@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -26,7 +27,7 @@ from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
 from registry.config.exposure import INSECURE_REASONS, find_insecurities
-from registry.config.settings import Settings
+from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError, StoreUnavailable
 from registry.http_server import Listener
 from registry.model.agent import use_spec_type
@@ -78,6 +79,7 @@ class Registry:
 
     api_app: ASGIApp
     metrics_app: ASGIApp
+    admin_app: ASGIApp
     status: StatusService
     reflector: Reflector
     watch_service: WatchService
@@ -133,7 +135,7 @@ async def open_registry(
         metrics.register(lambda: iter([gauge("watchers", "Open watches on this replica", len(watch_service.watchers))]))
         services, mcpmesh = _build_services(reflector, store, watch_service, status, settings, metrics, monitor)
         stack.push_async_callback(mcpmesh.upstream.close)
-        api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
+        apps = build_apps(services, metrics, settings, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
         # Of each loop: interval, name, body, and maximum pause after failures (None: the default of `every`).
         schedule: list[tuple[float, str, Callable[[], Awaitable[None]], float | None]] = [
@@ -150,7 +152,7 @@ async def open_registry(
             for interval, name, body, pause in schedule
         ]
         stack.push_async_callback(cancel_and_wait, *loops)
-        yield Registry(api_app, metrics_app, status, reflector, watch_service, sweeper, mcpmesh.proxy, data_location)
+        yield Registry(*apps, status, reflector, watch_service, sweeper, mcpmesh.proxy, data_location)
 
 
 def _sweep_intervals(settings: Settings) -> tuple[float, float]:
@@ -218,20 +220,16 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
     _handle_stop_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
         # Listen before opening the store: a port in use is reported at once, and a large store may load for minutes.
-        listener = stack.enter_context(Listener(settings.host, settings.port, _PORT_SETTING))
-        metrics_listener = None
-        if settings.metrics_port is not None:
-            metrics_listener = stack.enter_context(Listener(settings.host, settings.metrics_port, "METRICS_PORT"))
-            settings = replace(settings, metrics_port=metrics_listener.port)
+        listeners = _listen(settings, stack)
         # The actual ports: 0 stands for any free port.
-        settings = replace(settings, port=listener.port)
-        listeners = [each for each in (listener, metrics_listener) if each is not None]
+        actual_ports: Any = {name: listener.port for name, listener in listeners.items()}
+        settings = replace(settings, **actual_ports)
         metrics = Metrics()
         warnings += _report_insecurities(settings, metrics)
         health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)
         running = [
-            each.start(build_startup_app(health, metrics, settings.auth_token, public=each is not listener))
-            for each in listeners
+            each.start(build_startup_app(health, metrics, settings.auth_token, public=name == "metrics_port"))
+            for name, each in listeners.items()
         ]
         stop_signal = asyncio.create_task(stop.wait())
         opening = asyncio.create_task(stack.enter_async_context(open_registry(settings, warnings, metrics)))
@@ -242,17 +240,19 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
             except BaseException:
                 await _stop_all(listeners)
                 raise
-            listener.replace_app(registry.api_app)
-            if metrics_listener is not None:
-                metrics_listener.replace_app(registry.metrics_app)
-                log.info("metrics_server_started", url=f"{metrics_listener.url}/metrics")
-            announcing = asyncio.create_task(_announce_when_ready(registry, listener.url, announce))
+            apps = {"port": registry.api_app, "metrics_port": registry.metrics_app, "admin_port": registry.admin_app}
+            for name, listener in listeners.items():
+                listener.replace_app(apps[name])
+                if name != "port":
+                    log.info("port_opened", setting=SETTINGS[name].env, url=listener.url)
+            api_listener = listeners["port"]
+            announcing = asyncio.create_task(_announce_when_ready(registry, api_listener.url, announce))
             await asyncio.wait([stop_signal, *running], return_when=asyncio.FIRST_COMPLETED)
             await cancel_and_wait(announcing)
             registry.status.shutting_down = True
             # Resign first: the next leader can take over before load balancers and requests in flight are finished.
             resigning = asyncio.create_task(_close_within(registry.sweeper.resign))
-            await _wait_for_balancers(settings.shutdown_delay.total_seconds(), stop, listener)
+            await _wait_for_balancers(settings.shutdown_delay.total_seconds(), stop, api_listener)
             registry.close_streams()
             log.info("shutdown_started")
             await asyncio.gather(resigning, _stop_all(listeners))
@@ -272,6 +272,17 @@ def _report_insecurities(settings: Settings, metrics: Metrics) -> tuple[str, ...
     return tuple(insecurities.values())
 
 
+def _listen(settings: Settings, stack: contextlib.AsyncExitStack) -> dict[str, Listener]:
+    """Open the ports of a replica; return their listeners by the names of their settings. Raises StartupError."""
+    ports = {name: getattr(settings, name) for name in ("port", "metrics_port", "admin_port")}
+    options = {name: SETTINGS[name].env for name in ports} | {"port": _PORT_SETTING}
+    return {
+        name: stack.enter_context(Listener(settings.host, port, options[name]))
+        for name, port in ports.items()
+        if port is not None
+    }
+
+
 def _handle_stop_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     # Windows has no SIGHUP, and its event loop handles no signals.
@@ -282,8 +293,8 @@ def _handle_stop_signals(stop: Callable[[], None]) -> None:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
 
 
-async def _stop_all(listeners: Sequence[Listener]) -> None:
-    await asyncio.gather(*(listener.stop() for listener in listeners))
+async def _stop_all(listeners: Mapping[str, Listener]) -> None:
+    await asyncio.gather(*(listener.stop() for listener in listeners.values()))
 
 
 async def _announce_when_ready(registry: Registry, url: str, announce: Announce) -> None:

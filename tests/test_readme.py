@@ -48,6 +48,9 @@ class Block(NamedTuple):
     text: str
 
 
+_STARTED_PORT = re.compile(r"(?:--port |REGISTRY_ADMIN_PORT=)(\d+)")
+
+
 def section(title: str) -> str:
     """Return the text under a heading of the second level."""
     return re.split(r"^## ", README.partition(f"\n## {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
@@ -77,7 +80,7 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.mark.parametrize("title", EXECUTED_SECTIONS)
 def test_commands_print_the_responses_shown(title: str, own_redis: RedisServer, tmp_path: Path) -> None:
     """Each section is one shell beside a replica on port 8000; only ports and the path of the program differ."""
-    ports = {name: str(free_port()) for name in sorted(set(re.findall(r"--port (\d+)", section(title))))}
+    ports = {name: str(free_port()) for name in sorted(set(_STARTED_PORT.findall(section(title))))}
     with Replica(REGISTRY_DATA_DIR=str(tmp_path / "data"), LOG_LEVEL="warning") as replica:
         ports |= {"8000": replica.url.rpartition(":")[2], "6379": str(own_redis.port)}
         with BashShell(ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) as shell:

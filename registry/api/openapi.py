@@ -125,7 +125,8 @@ def _list_body(field: str, items: Any, max_items: int) -> Any:
     }
 
 
-def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
+def api_paths(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    """Return the OpenAPI description of all paths; `extra_paths` are the paths of other products."""
     registration = {"$ref": "#/components/schemas/Registration"}
     paths: dict[str, Any] = {
         "/agents": {
@@ -192,15 +193,15 @@ def _dependency_paths() -> dict[str, Any]:
     }
 
 
-def openapi_document(extra_paths: Mapping[str, Any] = _NOTHING) -> bytes:
-    """Return the OpenAPI document as JSON; `extra_paths` are the paths of other products."""
+def openapi_document(paths: Mapping[str, Any]) -> bytes:
+    """Return the OpenAPI document of these paths as JSON."""
     return orjson.dumps(
         {
             "openapi": "3.1.0",
             "info": {"title": "mcp-mesh-registry", "version": __version__},
             # Relative to the URL of this document, so it is right below any path prefix of a reverse proxy.
             "servers": [{"url": ".", "description": "This registry; every path also exists below /api/v1"}],
-            "paths": _paths(extra_paths),
+            "paths": paths,
             "components": {
                 "schemas": {"Registration": registration_schema(), "Error": _ERROR_SCHEMA},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -210,10 +211,10 @@ def openapi_document(extra_paths: Mapping[str, Any] = _NOTHING) -> bytes:
     )
 
 
-def list_endpoints(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, str]:
-    """Return the summary of every endpoint by `METHOD /path`, for the response of GET /."""
+def list_endpoints(paths: Mapping[str, Any]) -> dict[str, str]:
+    """Return the summary of each endpoint of these paths by `METHOD /path`, for the response of GET /."""
     return {
         f"{method.upper()} {path}": each["summary"]
-        for path, operations in _paths(extra_paths).items()
+        for path, operations in paths.items()
         for method, each in operations.items()
     }

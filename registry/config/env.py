@@ -101,8 +101,12 @@ def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[
         if not {lower, upper} & {*invalid_names} and getattr(settings, lower) >= getattr(settings, upper):
             limit = f"{SETTINGS[upper].env}, which is {shown[upper]!r}"
             conflicts[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
-    if "port" not in invalid_names and settings.metrics_port == settings.port != 0:
-        conflicts["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
+    for name, other in (("metrics_port", "port"), ("admin_port", "port"), ("admin_port", "metrics_port")):
+        port = getattr(settings, name)
+        if port and port == getattr(settings, other) and other not in invalid_names:
+            conflicts[name] = (
+                f"{SETTINGS[name].env} is {shown[name]!r}; expected another port than {SETTINGS[other].env}"
+            )
     return conflicts
 
 

@@ -78,6 +78,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     metrics_port: int | None = None
+    admin_port: int | None = None
     log_level: str = "info"
     log_format: str = "auto"
     redis_url: str | None = None
@@ -123,6 +124,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "host": Setting("REGISTRY_HOST", parse_host, "Address to listen on; 0.0.0.0 listens on all addresses."),
         "port": Setting("REGISTRY_PORT", parse_port, "Port to listen on; 0 uses any free port."),
         "metrics_port": Setting("METRICS_PORT", parse_port, "A second port with metrics and probes, without a token."),
+        "admin_port": Setting(
+            "REGISTRY_ADMIN_PORT", parse_port, "A port of its own for /admin, which is then 404 on the API port."
+        ),
         "log_level": Setting("LOG_LEVEL", parse_log_level, "Least severe level that is logged."),
         "log_format": Setting(
             "REGISTRY_LOG_FORMAT", parse_log_format, "Log format: json, pretty, or auto (pretty on a terminal)."

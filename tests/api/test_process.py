@@ -12,6 +12,7 @@ import httpx2
 import pytest
 import redis
 
+from tests.support.endpoints import all_endpoints
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.http_calls import (
     JSON_HEADERS,
@@ -155,6 +156,30 @@ def test_the_metrics_port_requires_no_token_and_shows_no_details(redis_url: str)
         assert TOKEN not in replica.output
 
 
+def test_admin_is_404_on_the_api_port_if_it_has_a_port_of_its_own(redis_url: str) -> None:
+    """Also below /api/v1; the token is required there, too, and each port describes only its own paths."""
+    port = free_port()
+    admin_paths = ("/admin/drain", "/api/v1/admin/drain", "/admin/self-preservation/end")
+    with Replica(redis_url, REGISTRY_ADMIN_PORT=str(port), AUTH_TOKEN=TOKEN) as replica:
+        authorized = {"authorization": f"Bearer {TOKEN}"}
+        with (
+            httpx2.Client(base_url=replica.url, headers=authorized, timeout=REQUEST_TIMEOUT_S) as api,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=authorized, timeout=REQUEST_TIMEOUT_S) as admin,
+        ):
+            for path in admin_paths:
+                expect_error(api.post(path), 404, "not_found")
+                assert admin.post(path).status_code == 200
+            assert api.get("/agents").status_code == admin.get("/ready").status_code == 200
+            expect_error(admin.get("/agents"), 404, "not_found")
+            expect_error(admin.post("/%61dmin/drain"), 404, "not_found")
+            expect_error(httpx2.post(f"http://127.0.0.1:{port}/admin/drain"), 401, "unauthorized")
+
+            described = {client: {*client.get("/").json()["endpoints"]} for client in (api, admin)}
+            assert {*admin.get("/openapi.json").json()["paths"]} == {each.split()[1] for each in described[admin]}
+        assert described[api] | described[admin] == {*all_endpoints()}
+        assert {each for each in described[admin] if "/admin/" in each} == described[admin] - described[api]
+
+
 def test_a_port_in_use_is_reported_with_a_remedy(redis_url: str) -> None:
     """The process exits at once, with one sentence and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -204,15 +229,16 @@ def test_t21_an_open_replica_reports_that_strangers_may_use_it(redis_url: str) -
     assert warning in line
 
 
-def test_a_metrics_port_in_use_is_reported_with_its_setting(redis_url: str) -> None:
+@pytest.mark.parametrize("setting", ["METRICS_PORT", "REGISTRY_ADMIN_PORT"])
+def test_another_port_in_use_is_reported_with_its_setting(redis_url: str, setting: str) -> None:
     """The message names the setting of the port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with pytest.raises(AssertionError, match="ended with status 1") as failed:
-            Replica(redis_url, METRICS_PORT=port).start()
+            Replica(redis_url, **{setting: port}).start()
 
     assert f"Cannot listen on 127.0.0.1:{port}" in str(failed.value)
-    assert "another port with METRICS_PORT" in str(failed.value)
+    assert f"another port with {setting}" in str(failed.value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

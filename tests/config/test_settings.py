@@ -51,6 +51,7 @@ def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
         "host": "127.0.0.1",
         "port": 8000,
         "metrics_port": None,
+        "admin_port": None,
         "log_level": "info",
         "log_format": "auto",
         "redis_url": None,
@@ -101,6 +102,7 @@ def test_each_field_has_its_own_variable_and_a_description() -> None:
         ("REGISTRY_PORT", "0", "port", 0),
         ("REGISTRY_PORT", "65535", "port", 65535),
         ("METRICS_PORT", "9090", "metrics_port", 9090),
+        ("REGISTRY_ADMIN_PORT", "8001", "admin_port", 8001),
         ("LOG_LEVEL", "WARN", "log_level", "warning"),
         ("LOG_LEVEL", "warning", "log_level", "warning"),
         ("LOG_LEVEL", "Debug", "log_level", "debug"),
@@ -284,6 +286,12 @@ def test_all_errors_are_reported_together() -> None:
             "expected less than LEADER_ELECTION_LEASE_DURATION, which is '8s'",
         ),
         ({"METRICS_PORT": "8000"}, "METRICS_PORT is '8000'", "expected another port than REGISTRY_PORT"),
+        ({"REGISTRY_ADMIN_PORT": "8000"}, "REGISTRY_ADMIN_PORT is '8000'", "expected another port than REGISTRY_PORT"),
+        (
+            {"METRICS_PORT": "9090", "REGISTRY_ADMIN_PORT": "9090"},
+            "REGISTRY_ADMIN_PORT is '9090'",
+            "expected another port than METRICS_PORT",
+        ),
     ],
 )
 def test_settings_that_conflict_with_each_other_are_rejected(environ: dict[str, str], name: str, expected: str) -> None:
@@ -298,11 +306,11 @@ def test_an_invalid_value_is_not_compared_with_other_settings() -> None:
     assert len(message.splitlines()) == 2
 
 
-def test_both_ports_may_be_zero() -> None:
-    """0 is any free port, so two zeros do not conflict."""
-    settings, _ = load_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0"})
+def test_all_ports_may_be_zero() -> None:
+    """0 is any free port, so several zeros do not conflict."""
+    settings, _ = load_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0", "REGISTRY_ADMIN_PORT": "0"})
 
-    assert (settings.port, settings.metrics_port) == (0, 0)
+    assert (settings.port, settings.metrics_port, settings.admin_port) == (0, 0, 0)
 
 
 def test_an_empty_value_is_unset() -> None:

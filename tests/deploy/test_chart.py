@@ -87,6 +87,23 @@ def test_an_external_redis_replaces_the_redis_of_the_chart() -> None:
     assert {"ports": [{"port": 6380}]} in egress
 
 
+def test_a_port_for_admin_is_reachable_for_operators_only() -> None:
+    """Without `operators` the network policy allows no peer, which leaves `kubectl port-forward`."""
+    operators = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ops"}}}]
+    config = {"REGISTRY_ADMIN_PORT": "8081"}
+    for peers in ([], operators):
+        objects = render_objects({"config": config, "networkPolicy": {"operators": peers}})
+        settings, _ = load_settings(
+            container_environment(objects, registry_container(objects), {"AUTH_TOKEN": "t", "REDIS_PASSWORD": "p"})
+        )
+        ports = {port["name"]: port["containerPort"] for port in registry_container(objects)["ports"]}
+        served = {port["name"]: port["port"] for port in find_object(objects, "Service", REGISTRY)["spec"]["ports"]}
+        ingress = find_object(objects, "NetworkPolicy", REGISTRY)["spec"]["ingress"]
+
+        assert settings.admin_port == ports["admin"] == served["admin"] == 8081
+        assert [rule["from"] for rule in ingress if {"port": "admin"} in rule["ports"]] == ([peers] if peers else [])
+
+
 def test_several_replicas_without_redis_are_rejected() -> None:
     """Three embedded stores would be three registries."""
     with pytest.raises(RenderError, match="more than one replica needs a Redis"):

@@ -17,6 +17,8 @@ import pytest
 from tests.sdk.conftest import StartAgent
 from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 PACKAGE = "@mcpmesh/cli-linux-x64"
@@ -42,13 +44,14 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
-    """Run a command against a replica; fail if it fails, otherwise return its output without colours."""
+    """Run a command against a replica or a URL; fail if it fails, otherwise return its output without colours."""
 
-    def run(replica: Replica, *command: str, by_url: bool = True) -> str:
-        url = urlsplit(replica.url)
-        there = ["--registry-host", str(url.hostname), "--registry-port", str(url.port)]
+    def run(replica: Replica | str, *command: str, by_url: bool = True) -> str:
+        url = replica if isinstance(replica, str) else replica.url
+        parts = urlsplit(url)
+        there = ["--registry-host", str(parts.hostname), "--registry-port", str(parts.port)]
         done = subprocess.run(
-            [str(binary), *command, *(["--registry-url", replica.url] if by_url else there)],
+            [str(binary), *command, *(["--registry-url", url] if by_url else there)],
             capture_output=True,
             text=True,
             check=False,
@@ -123,6 +126,16 @@ def test_a_drain_applies_to_all_replicas(replicas: list[Replica], meshctl: Meshc
     assert "DRAINING" in meshctl(replicas[1], "registry", "status")
     meshctl(replicas[2], "registry", "resume")
     assert "active" in meshctl(replicas[0], "registry", "status")
+
+
+def test_the_admin_port_serves_the_registry_commands(lasting_server: RedisServer, meshctl: Meshctl) -> None:
+    """On the API port they fail, and meshctl advises to use the URL of the admin port."""
+    port = str(free_port())
+    with Replica(lasting_server.url, REGISTRY_ADMIN_PORT=port) as replica:
+        for command, state in (("drain", "draining"), ("status", "DRAINING"), ("resume", "resumed")):
+            assert state in meshctl(f"http://127.0.0.1:{port}", "registry", command)
+            with pytest.raises(AssertionError, match="separate admin port"):
+                meshctl(replica, "registry", command)
 
 
 def test_schemas_are_listed_and_compared(replicas: list[Replica], meshctl: Meshctl) -> None:

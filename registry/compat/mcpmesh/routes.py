@@ -50,7 +50,7 @@ def build_mcpmesh_api(
         AddressPolicy(
             allow_loopback=listens_on_loopback,
             networks=settings.proxy_networks,
-            own_ports=(settings.port, settings.metrics_port),
+            own_ports=(settings.port, settings.metrics_port, settings.admin_port),
             redis_nodes=store.redis_nodes,
         )
     )

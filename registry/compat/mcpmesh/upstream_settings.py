@@ -6,6 +6,7 @@ from typing import Final
 _TLS_PREFIX: Final = "MCP_MESH_TLS_"
 _TLS_MODE: Final = "MCP_MESH_TLS_MODE"
 _ADMIN_PORT: Final = "MCP_MESH_ADMIN_PORT"
+_OUR_ADMIN_PORT: Final = "REGISTRY_ADMIN_PORT"
 _PUBLIC_URL_PREFIX: Final = "MCP_MESH_PUBLIC_URL_PREFIX"
 
 
@@ -18,10 +19,7 @@ def find_ignored_settings(environ: Mapping[str, str]) -> Iterator[str]:
             "REGISTRY_TLS_CERT, REGISTRY_TLS_KEY and REGISTRY_TLS_CLIENT_CA; until then use a proxy that serves TLS, "
             f"or set {_TLS_MODE}=off"
         )
-    if environ.get(_ADMIN_PORT, "0") not in ("", "0"):
-        yield (
-            f"{_ADMIN_PORT}: this registry serves /admin on its only port and ignores it; a later release has "
-            "REGISTRY_ADMIN_PORT; until then block /admin in a proxy"
-        )
+    if environ.get(_ADMIN_PORT, "0") not in ("", "0") and not environ.get(_OUR_ADMIN_PORT):
+        yield f"{_ADMIN_PORT} is ignored, so /admin is served on the API port; set {_OUR_ADMIN_PORT} instead"
     if environ.get(_PUBLIC_URL_PREFIX):
         yield f"{_PUBLIC_URL_PREFIX} is ignored: GET /a2a/agents lists the paths of surfaces without URLs"

@@ -24,7 +24,7 @@ TLS = {"MCP_MESH_TLS_MODE": "auto", "MCP_MESH_TLS_CERT": "/tls/registry.pem", "M
     ],
 )
 def test_an_ignored_setting_causes_a_warning(environ: dict[str, str], names: list[str]) -> None:
-    """It names the setting of a later release where there is one."""
+    """It names the setting to use instead where there is one."""
     (warning,) = find_ignored_settings(environ)
 
     assert all(name in warning for name in names)
@@ -35,6 +35,7 @@ def test_an_ignored_setting_causes_a_warning(environ: dict[str, str], names: lis
     [
         {},
         {"MCP_MESH_TLS_MODE": "off", "MCP_MESH_TLS_CA": "/tls/ca.pem", "MCP_MESH_ADMIN_PORT": "0"},
+        {"MCP_MESH_ADMIN_PORT": "8001", "REGISTRY_ADMIN_PORT": "8001"},
         {"MCP_MESH_TLS_MODE": "", "MCP_MESH_ADMIN_PORT": "", "MCP_MESH_REGISTRY_URL": "http://localhost:8000"},
     ],
 )

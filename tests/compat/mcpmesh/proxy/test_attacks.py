@@ -184,11 +184,11 @@ async def test_redis_is_not_called(tcp_redis: RedisServer) -> None:
 
 async def test_the_ports_of_the_registry_are_not_called(redis_url: str) -> None:
     """A call to them would come from the registry itself, past rules for other machines; port 0 is any free port."""
-    metrics_port = free_port()
-    env = {"REGISTRY_PORT": "0", "METRICS_PORT": str(metrics_port)}
+    others = free_port(), free_port()
+    env = {"REGISTRY_PORT": "0", "METRICS_PORT": str(others[0]), "REGISTRY_ADMIN_PORT": str(others[1])}
     with Replica(redis_url, **env) as replica:
         async with httpx2.AsyncClient(base_url=replica.url) as client:
-            for port in (httpx2.URL(replica.url).port, metrics_port):
+            for port in (httpx2.URL(replica.url).port, *others):
                 await assert_refused(client, f"http://127.0.0.1:{port}")
 
 
