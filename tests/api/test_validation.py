@@ -51,6 +51,40 @@ async def test_all_invalid_fields_are_reported_in_one_response(client: httpx2.As
     assert await list_agent_ids(client) == []
 
 
+@pytest.mark.parametrize("route", ["/agents", "/agents/batch", "/mcp/tools/register_agent"])
+async def test_a_capability_with_a_bidi_mark_or_a_password_is_not_registered(
+    client: httpx2.AsyncClient, route: str
+) -> None:
+    """T19, T23: the error has the code point, and not the password."""
+    registration = a_registration("a", capabilities=["pay\u202e"], endpoint="http://user:s3cret@host/")
+    bodies = {
+        "/agents": registration,
+        "/agents/batch": {"agents": [registration]},
+        "/mcp/tools/register_agent": {"registration_data": registration},
+    }
+    response = await client.post(route, json=bodies[route])
+    if route == "/agents":
+        assert set(error_fields(expect_error(response, 422, "validation_failed"))) == {"endpoint", "capabilities[0]"}
+
+    assert "must not contain U+202E RIGHT-TO-LEFT OVERRIDE" in response.text
+    assert "s3cret" not in response.text
+    assert await list_agent_ids(client) == []
+
+
+async def test_mixed_scripts_in_the_name_of_an_agent_are_a_warning_in_the_response(client: httpx2.AsyncClient) -> None:
+    """T19: the agent is registered, and its name is unchanged."""
+    response = await client.post("/agents", json=a_registration("a", name="P\u0430y"))
+
+    assert response.status_code == 200
+    assert response.json()["warnings"] == [
+        {
+            "field": "name",
+            "problem": "mixes Latin letters with U+0430 CYRILLIC SMALL LETTER A, which can look alike",
+        }
+    ]
+    assert (await get_agent(client, "a"))["name"] == "P\u0430y"
+
+
 async def test_the_paths_of_the_tool_start_at_the_body(client: httpx2.AsyncClient) -> None:
     """The path starts at `registration_data`."""
     response = await client.post("/mcp/tools/register_agent", json={"registration_data": WRONG_EVERYWHERE})

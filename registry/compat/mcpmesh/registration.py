@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,9 +18,11 @@ from msgspec import Meta, Struct
 from registry.compat.mcpmesh.llm_filters import MAX_WORD_CHARS, MAX_WORDS_PER_REQUIREMENT, lookup_words
 from registry.compat.mcpmesh.spec_fields import McpMeshCapability, McpMeshDependencySchema
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.model.registration.names import find_function_violations
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 from registry.model.registration.warnings import RegistrationWarning, endpoint_problem
+from registry.model.validation.errors import format_path
 
 FORMAT_NAME: Final = "mcp-mesh"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=20)
@@ -34,6 +37,7 @@ _MAX_NAME_CHARS: Final = 63
 _MAX_ID_CHARS: Final = 253
 _MAX_PORT: Final = 65535
 _MAX_DEPENDENCIES_PER_AGENT: Final = 10_000
+_MAX_REPORTED_NAMES: Final = 100
 
 _NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _HOST_PATTERN = re.compile(r"[A-Za-z0-9._:-]+|\[[A-Za-z0-9.:]+\]")
@@ -109,15 +113,18 @@ def parse_mcpmesh_registration(
         raise MalformedRequest(f"Invalid registration: {error}", [Detail("body", str(error))]) from None
     if not form.agent_id:
         raise MalformedRequest("agent_id is required", [Detail("agent_id", "is required")])
+    description = (form.description or "").strip()
+    spec = _canonical_spec(document, form, description[:MAX_DESCRIPTION_CHARS])
     problems = list(_find_violations(form))
+    if not spec.isascii():
+        violations = islice(find_function_violations(document.get("tools"), (None, "tools")), _MAX_REPORTED_NAMES)
+        problems += [Detail(format_path(path), problem) for path, problem in violations]
     if problems:
         message = "; ".join(f"{detail.field}: {detail.problem}" for detail in problems[:3])
         raise UnprocessableRequest(f"validation failed: {message}", problems)
-    description = (form.description or "").strip()
     warnings: tuple[str, ...] = ()
     if len(description) > MAX_DESCRIPTION_CHARS:
         warnings = (f"description truncated from {len(description)} to {MAX_DESCRIPTION_CHARS} chars",)
-    spec = _canonical_spec(document, form, description[:MAX_DESCRIPTION_CHARS])
     names = tuple(tool.capability for tool in form.tools or () if tool.capability)
     registration = _to_registration(form, form.agent_id, spec, names)
     problem = endpoint_problem(registration.endpoint, is_remote)

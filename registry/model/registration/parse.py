@@ -13,6 +13,7 @@ import orjson
 
 from registry.duration import parse_duration
 from registry.model.agent import NATIVE_FORMAT
+from registry.model.registration.names import find_name_violations
 from registry.model.registration.schema import (
     DEFAULT_AGENT_TYPE,
     DEFAULT_NAMESPACE,
@@ -42,6 +43,7 @@ from registry.model.registration.warnings import (
 )
 from registry.model.validation.errors import Path, Violation, describe_value, format_path, validation_error
 from registry.model.validation.json_body import find_violations
+from registry.model.validation.name_characters import find_mixed_letters
 from registry.model.validation.schema_errors import validator_for
 
 __all__ = ["CapabilitySchema", "Registration", "RegistrationSchema", "parse_registration", "registration_schema"]
@@ -94,7 +96,7 @@ def parse_registration(
         accepted = _parse_valid(document, prefix, is_remote)
         if accepted is not None:
             return accepted
-    finders = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies
+    finders = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies, find_name_violations
     raise validation_error("The registration", chain.from_iterable(find(document) for find in finders), prefix)
 
 
@@ -104,7 +106,7 @@ _DURATION_FIELDS = ("health_interval", "timeout_threshold", "eviction_threshold"
 _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
 # Limit for an agent and all its functions together: a change of a provider resolves, explains and traces all of them.
 _MAX_DEPENDENCIES_PER_AGENT = 10_000
-_BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
+_BRACKETED_HOST = re.compile(r"[^/]*//\[([0-9A-Fa-f:.]+)\]")
 # The registry owns these fields, so that values in a registration are ignored. The id is stored under one name, and the
 # preconditions are those of one call.
 _UNSTORED_FIELDS = frozenset(
@@ -151,9 +153,16 @@ def _parse_valid(document: dict[str, Any], prefix: str, is_remote: Callable[[], 
         for index, each in enumerate(capabilities)
         if not isinstance(each, str) and (each.dependencies or each.function_name)
     ]
+    spec = _canonical_spec(native, agent_id, prefix)
+    # Nearly all registrations are ASCII, whose characters need no check.
+    is_ascii = spec.isascii()
+    if not is_ascii and next(find_name_violations(document), None) is not None:
+        return None
     warnings = []
     if has_unknown_field(document, in_tools_format=in_tools_format):
         warnings = find_near_fields(document, prefix, in_tools_format=in_tools_format)
+    if not is_ascii and (mixed := find_mixed_letters(fields.name or "")) is not None:
+        warnings.append(RegistrationWarning(f"{prefix}name", f"mixes {mixed}, which can look alike"))
     if (problem := endpoint_problem(fields.endpoint, is_remote)) is not None:
         field = "endpoint" if document.get("endpoint") is not None else "metadata.endpoint"
         warnings.append(RegistrationWarning(f"{prefix}{field}", problem))
@@ -166,7 +175,7 @@ def _parse_valid(document: dict[str, Any], prefix: str, is_remote: Callable[[], 
         namespace=fields.namespace or DEFAULT_NAMESPACE,
         endpoint=fields.endpoint,
         agent_type=fields.agent_type or DEFAULT_AGENT_TYPE,
-        spec=_canonical_spec(native, agent_id, prefix),
+        spec=spec,
         capabilities=tuple(each if isinstance(each, str) else each.name for each in capabilities),
         security_context=fields.security_context or DEFAULT_SECURITY_CONTEXT,
         health_interval=fields.health_interval,

@@ -32,7 +32,7 @@ _BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff" + _LIN
 _PORT = r"0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _NOT_IN_HOST = rf"{_BLANK}/?#@:\[\]\\<>{{}}|^%`\x22'"
 _HOST = rf"(?:\[[0-9A-Fa-f:.]+\]|[^{_NOT_IN_HOST}.\-][^{_NOT_IN_HOST}]*)"
-_ENDPOINT = rf"[hH][tT][tT][pP][sS]?://(?:[^{_BLANK}/?#@\[\]\\]+@)?{_HOST}(?::{_PORT})?(?:[/?#][^{_BLANK}]*)?"
+_ENDPOINT = rf"[hH][tT][tT][pP][sS]?://{_HOST}(?::{_PORT})?(?:[/?#][^{_BLANK}]*)?"
 
 _LABEL_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
@@ -81,7 +81,9 @@ Namespace: TypeAlias = Annotated[
 Endpoint: TypeAlias = Annotated[
     str,
     _text(
-        "an http or https URL with a host, no blanks, ports up to 65535, at most 2,048 long", _ENDPOINT, max_length=2048
+        "an http or https URL with a host, without user or password, no blanks, ports up to 65535, at most 2,048 long",
+        _ENDPOINT,
+        max_length=2048,
     ),
 ]
 # A text is converted to seconds before the fields are validated, so only the published schema lists the type string.

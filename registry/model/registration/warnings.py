@@ -17,9 +17,9 @@ MAX_WARNINGS: Final = 20
 # Bounds the time for a registration of very many unknown fields.
 _MAX_COMPARED_NAMES: Final = 50
 
-_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?(?:\[([0-9A-Fa-f:.]+)\]|([^/?#:@]*?)\.?(?:[:/?#]|$))")
+_HOST = re.compile(r"[^/]*//(?:\[([0-9A-Fa-f:.]+)\]|([^/?#:@]*?)\.?(?:[:/?#]|$))")
 # The hosts that no other host, or no host at all, can connect to, contain one of these texts.
-_LOCAL_HOST_MARKERS = re.compile(r"localhost|127\.|//(?:[^/]*@)?(?:0|21[34])|\[")
+_LOCAL_HOST_MARKERS = re.compile(r"localhost|127\.|//(?:0|21[34])|\[")
 
 
 class RegistrationWarning(NamedTuple):

@@ -22,9 +22,15 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def describe_value(value: object) -> str:
-    """Describe a rejected value: up to 60 characters of a string, or the size of a list or object."""
+    """Describe a rejected value: up to 60 characters of a string, or the size of a list or object.
+
+    A user and a password before an @ are masked, as in a URL.
+    """
     match value:
         case str():
+            user, at, host = value.rpartition("@")
+            if ":" in user:
+                value = f"***{at}{host}"
             rest = f"… ({len(value):,} characters)" if len(value) > _MAX_SHOWN_CHARS else ""
             return _quote(value[:_MAX_SHOWN_CHARS]) + rest
         case list():

@@ -94,7 +94,7 @@ LOOPBACK = [
     "http://127.0.0.1/mcp",
     "http://127.8.8.8:1",
     "https://[::1]:1/",
-    "http://u@a.localhost",
+    "http://a.localhost",
     *(
         "http://127.1:1/mcp",
         "http://2130706433",
