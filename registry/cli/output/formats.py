@@ -44,11 +44,11 @@ def _to_json(document: object, indent: int | None = None) -> str:
 
 
 def _to_yaml(document: object) -> str:
-    """Return a document as YAML, with control characters escaped in double quotes."""
+    """Return a document as YAML, with control and hidden characters escaped in double quotes."""
     import yaml  # type: ignore[import-untyped]
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-        """YAML dumper that writes no anchors and quotes strings with control characters."""
+        """YAML dumper that writes no anchors and quotes strings with control or hidden characters."""
 
         def ignore_aliases(self, _data: object) -> bool:
             return True
@@ -60,7 +60,8 @@ def _to_yaml(document: object) -> str:
     return escape_document(
         str(
             yaml.dump(document, Dumper=Dumper, allow_unicode=_stdout_is_utf8(), sort_keys=False, width=_YAML_LINE_WIDTH)
-        )
+        ),
+        is_json=False,
     )
 
 

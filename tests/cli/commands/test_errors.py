@@ -88,8 +88,8 @@ async def test_another_server_is_reported(response: bytes, message: str) -> None
 
 
 async def test_escape_sequences_of_a_server_do_not_reach_the_terminal() -> None:
-    """Neither an error message nor a list contains them."""
-    escapes = "\x1b]0;pwned\x07\x9b2J\nError: fake"
+    """Neither an error message nor a list contains them, nor characters that are not shown (T19), also if stored."""
+    escapes = "\x1b]0;pwned\x07\x9b2J\nError: fake p\u200bay\u202e\u0378\U000e0041"
     error = http_response(400, {"status": "error", "error": "malformed_request", "message": escapes, "details": []})
     agent = {
         "id": escapes,
@@ -103,7 +103,7 @@ async def test_escape_sequences_of_a_server_do_not_reach_the_terminal() -> None:
         async with CannedServer(response) as server:
             done = await asyncio.to_thread(invoke_cli, "agents", "-o", output, url=server.url)
 
-        assert not set("\x1b\x07\x9b") & set(done.output), (output, done.output)
+        assert not set("\x1b\x07\x9b\u200b\u202e\u0378\U000e0041") & set(done.output), (output, done.output)
 
 
 def test_a_wrong_and_a_missing_token_are_reported_with_advice() -> None:
