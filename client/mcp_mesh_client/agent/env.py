@@ -132,12 +132,18 @@ def script_name() -> str:
 
 
 def check_endpoint(endpoint: object, field: str) -> str:
-    """Validate the endpoint of an agent and return it. Raises InvalidData if it is not a URL with a host."""
+    """Validate the endpoint of an agent and return it. Raises InvalidData if it is not a URL with a host.
+
+    Every caller of the registry can read an endpoint, so a user or a password is an error too; it does not contain
+    their text.
+    """
     try:
         parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
         host = parts.hostname
     except ValueError:
         host = None
+    if isinstance(endpoint, str) and "@" in (parts.netloc if host else endpoint):
+        raise InvalidData(field, f"{field}: expected http or https and a host, without user or password")
     if not host or parts.scheme not in ("http", "https"):
         raise InvalidData(field, f"{field}: expected http or https and a host, not {endpoint!r:.100}")
     return str(endpoint)

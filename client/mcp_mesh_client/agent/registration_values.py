@@ -4,6 +4,7 @@ The rules are those of the registry, which checks each registration again.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from mcp_mesh_client.request_validation import check_json
 _BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff\u2028\u2029"
 _LINE_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,253}")
 _WORD = re.compile(f"[^{_BLANK}]{{1,253}}")
+_JOINERS = "\u200c\u200d"
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
@@ -47,12 +49,14 @@ def check_line(value: object, field: str) -> None:
     """Raise InvalidData unless a value is a text of one line, such as a name."""
     if not isinstance(value, str) or not _LINE_TEXT.fullmatch(value):
         raise _invalid(field, "1 to 253 characters without line breaks", value)
+    _check_characters(value, field)
 
 
 def check_word(value: object, field: str) -> str:
     """Return a name of a capability, or a tag. Raises InvalidData for any other value."""
     if not isinstance(value, str) or not _WORD.fullmatch(value):
         raise _invalid(field, "1 to 253 characters without blanks", value)
+    _check_characters(value, field)
     return value
 
 
@@ -140,6 +144,18 @@ def check_metadata(value: object, field: str = "metadata") -> None:
     if reserved := sorted(_RESERVED_METADATA & items.keys()):
         raise InvalidData(f"{field}.{reserved[0]}", f"{field}.{reserved[0]}: is set by the agent; choose another name")
     check_json(items, f"{field}.")
+
+
+def _check_characters(name: str, field: str) -> None:
+    """Raise InvalidData for a name with a character that readers do not see, or with another normalization.
+
+    The registry also checks the place of a joiner, and rejects letters of several scripts in a capability or tag.
+    """
+    for character in "" if name.isascii() else name:
+        if unicodedata.category(character) in ("Cf", "Cn", "Co") and character not in _JOINERS:
+            raise _invalid(field, f"no invisible or undefined character such as U+{ord(character):04X}", name)
+    if not unicodedata.is_normalized("NFC", name):
+        raise _invalid(field, "Unicode normalization form C (NFC)", name)
 
 
 def _items(value: object, field: str) -> list[tuple[str, Any]]:

@@ -75,6 +75,17 @@ def test_an_endpoint_is_an_http_url(endpoint: object) -> None:
         check_endpoint(endpoint, "endpoint")
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://u:s3cret@me", "https://s3cret@me:1/mcp", "u:s3cret@me", "http://[s3cret@me"]
+)
+def test_an_endpoint_has_no_password(endpoint: str) -> None:
+    """T23: everyone can read it; the error does not repeat the password."""
+    with pytest.raises(InvalidData, match=r"^endpoint: expected http or https and a host, without user") as error:
+        check_endpoint(endpoint, "endpoint")
+
+    assert "s3cret" not in str(error.value)
+
+
 def test_an_agent_with_a_public_host_listens_on_all_interfaces() -> None:
     """Otherwise it listens on loopback only."""
     assert {listening_host(each) for each in (None, "localhost", "127.0.0.1")} == {"127.0.0.1"}
