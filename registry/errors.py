@@ -9,6 +9,8 @@
     │   └── UnsupportedMediaType  415
     ├── Unauthorized              401
     ├── Forbidden                 403
+    │   └── OriginRefused         403  a web page of another site sent the request
+    ├── UnknownHost               421  the name in the Host header is not one of the registry
     ├── RequestRejected           rejected because of the state of the store
     │   ├── UnknownAgent          404
     │   ├── NoProvider            404
@@ -101,7 +103,7 @@ class RequestTooLarge(InvalidRequest):
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The content type of the request body is not JSON."""
+    """The content type of the request body is missing or not JSON."""
 
     code: ClassVar[str] = "unsupported_media_type"
 
@@ -116,6 +118,18 @@ class Forbidden(RegistryError):
     """The registry does not perform this call for any caller."""
 
     code: ClassVar[str] = "forbidden"
+
+
+class OriginRefused(Forbidden):
+    """A browser sent the request for a web page of an origin that may not call the registry."""
+
+    code: ClassVar[str] = "origin_refused"
+
+
+class UnknownHost(RegistryError):
+    """The Host header has a name that is not known, as after DNS rebinding of a web page's name."""
+
+    code: ClassVar[str] = "unknown_host"
 
 
 class RequestRejected(RegistryError):

@@ -228,7 +228,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
         warnings += _report_insecurities(settings, metrics)
         health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)
         running = [
-            each.start(build_startup_app(health, metrics, settings.auth_token, public=name == "metrics_port"))
+            each.start(build_startup_app(health, metrics, settings, public=name == "metrics_port"))
             for name, each in listeners.items()
         ]
         stop_signal = asyncio.create_task(stop.wait())

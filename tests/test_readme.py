@@ -167,7 +167,7 @@ def test_a_block_that_is_not_executed_has_a_known_reason() -> None:
 def test_the_table_of_settings_matches_the_code() -> None:
     """Name, default and meaning, in the same order."""
     own = {"data_dir": "the user's", "instance_id": "host-process"}
-    own |= dict.fromkeys(("thresholds", "proxy_networks", "propagate_headers"), "none")
+    own |= dict.fromkeys(("thresholds", "origins", "hostnames", "proxy_networks", "propagate_headers"), "none")
     shown = Settings().masked()
     expected = []
     for name, setting in SETTINGS.items():

@@ -24,6 +24,7 @@ from registry.errors import (
     TooManyRequests,
     Unauthorized,
     UnknownAgent,
+    UnknownHost,
     UnprocessableRequest,
     UnsupportedMediaType,
     VersionTooOld,
@@ -40,12 +41,15 @@ _STATUS: Mapping[type[RegistryError], int] = {
     VersionTooOld: 410,
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
+    UnknownHost: 421,
     UnprocessableRequest: 422,
     TooManyRequests: 429,
     AgentUnreachable: 502,
     NotReady: 503,
     StoreUnavailable: 503,
 }
+JSONRPC_INVALID_REQUEST = -32600
+"""JSON-RPC's code for a message that is no valid request."""
 _HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -69,6 +73,11 @@ def error_body(error: RegistryError) -> dict[str, Any]:
         body["reason"] = error.reason
         body["outcome"] = error.outcome
     return body
+
+
+def jsonrpc_error(error: RegistryError, code: int) -> dict[str, Any]:
+    """Return the JSON-RPC message for an error, with a code of JSON-RPC and without the `id` of a request."""
+    return {"jsonrpc": "2.0", "error": {"code": code, "message": str(error), "data": error_body(error)}}
 
 
 def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:

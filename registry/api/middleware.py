@@ -1,4 +1,4 @@
-"""The middleware of every request: path, request id, authentication, error responses, cache headers, metrics."""
+"""The middleware of every request: path, request id, checks, authentication, error responses, headers, metrics."""
 
 import asyncio
 import hmac
@@ -6,15 +6,18 @@ import itertools
 import secrets
 import time
 
+import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.error_responses import send_error
-from registry.api.request_checks import VERSION_PREFIX, route_path
-from registry.api.response.cache_headers import NO_CACHE, private_cache_headers
+from registry.api.error_responses import JSONRPC_INVALID_REQUEST, http_status, jsonrpc_error, send_error
+from registry.api.request_checks import VERSION_PREFIX, Headers, RequestChecks, route_path
+from registry.api.response.cache_headers import NO_CACHE, varying_cache_headers
+from registry.api.response.json_responses import send_json
 from registry.api.response.json_rewrite import choose_sender
+from registry.api.response.security_headers import SECURITY_HEADERS, security_headers, send_preflight_response
 from registry.config.value_types import Secret
-from registry.errors import NotReady, RegistryError, Unauthorized
+from registry.errors import NotReady, OriginRefused, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics
 
@@ -32,15 +35,19 @@ class RegistryMiddleware:
     These three show no details without it: `authorized` in the scope is whether the caller may see everything.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None, checks: RequestChecks) -> None:
         self._app = app
         self._metrics = metrics
         self._token = None if token is None else token.reveal().encode()
+        self._checks = checks
+        # The request headers that every response depends on.
+        names = [b"authorization"] * (token is not None) + [b"origin"] * checks.allows_pages
+        self._vary = b", ".join(names) or None
         self._request_id_prefix = secrets.token_hex(4)
         self._request_numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request: authenticate, route, and turn exceptions into error responses."""
+        """Serve one HTTP request: check, authenticate, route, and turn exceptions into error responses."""
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         started_at = time.perf_counter()
@@ -48,7 +55,9 @@ class RegistryMiddleware:
             scope["path"] = route_path(scope["raw_path"])
         # With an app in the scope, Starlette raises its 404 and 405, so that they get an error body of this registry.
         scope["app"] = self
-        request_id = scope["request_id"] = self._request_id(scope)
+        headers = dict(scope["headers"])
+        request_id = scope["request_id"] = self._request_id(headers)
+        fixed_headers = SECURITY_HEADERS
         status, duration, accepted = 0, 0.0, False
 
         async def send_response(message: Message) -> None:
@@ -57,56 +66,59 @@ class RegistryMiddleware:
                 status = message["status"]
                 # The duration is the time to the headers: a stream lasts as long as its client.
                 duration = time.perf_counter() - started_at
-                headers = message["headers"]
-                is_open = self._token is None
-                cache_headers = (NO_CACHE,) if is_open else private_cache_headers(headers, token_accepted=accepted)
-                headers += ((b"x-request-id", request_id.encode()), *cache_headers)
+                sent = message["headers"]
+                cache_headers = (
+                    (NO_CACHE,)
+                    if self._vary is None
+                    else varying_cache_headers(sent, self._vary, token_accepted=accepted and self._token is not None)
+                )
+                sent += ((b"x-request-id", request_id.encode()), *cache_headers, *fixed_headers)
             await send(message)
 
         respond: Send = send_response
         try:
-            accepted = scope["authorized"] = self._is_authorized(scope)
+            if b"origin" in headers or b"sec-fetch-site" in headers:
+                page_origin = self._checks.check_origin(scope, headers)
+                fixed_headers = security_headers(page_origin)
+                if page_origin is not None and scope["method"] == "OPTIONS":
+                    await send_preflight_response(respond, headers)
+                    return
+            accepted = scope["authorized"] = self._token is None or self._is_authorized(scope["path"], headers)
+            self._checks.check_request(scope, headers)
             if b"pretty" in scope["query_string"]:
                 respond = choose_sender(scope, send_response)
             await self._app(scope, receive, respond)
-        except asyncio.CancelledError:
-            # During shutdown the server cancels requests that take too long; their clients should try another replica.
-            if status:
-                raise
-            await send_error(respond, NotReady("This replica is shutting down; try another replica"), request_id)
-        except Exception as error:
+        except (asyncio.CancelledError, Exception) as error:
             self._log_unexpected(error, scope, request_id)
             if status:
                 raise
-            await send_error(respond, error, request_id)
+            await _send_error(respond, error, scope)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             # An arbitrary method sent by a client must not create a new metric series.
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
 
-    def _is_authorized(self, scope: Scope) -> bool:
+    def _is_authorized(self, path: str, headers: Headers) -> bool:
         """Return whether the caller may see everything. Raises Unauthorized if the path requires a token."""
-        if self._token is None:
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if hmac.compare_digest(token.strip(), self._token or b"") and scheme.lower() == b"bearer":
             return True
-        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = authorization.partition(b" ")
-        if hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer":
-            return True
-        if scope["path"] not in _PUBLIC_PATHS:
+        if path not in _PUBLIC_PATHS:
             raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
         return False
 
-    def _request_id(self, scope: Scope) -> str:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and 0 < len(value) <= _MAX_REQUEST_ID_BYTES and value.isascii():
-                request_id: str = value.decode()
+    def _request_id(self, headers: Headers) -> str:
+        if b"x-request-id" in headers:
+            value = headers[b"x-request-id"]
+            if 0 < len(value) <= _MAX_REQUEST_ID_BYTES and value.isascii():
+                request_id = value.decode()
                 if request_id.isprintable():
                     return request_id
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
-    def _log_unexpected(self, error: Exception, scope: Scope, request_id: str) -> None:
-        if not isinstance(error, RegistryError | HTTPException):
+    def _log_unexpected(self, error: Exception | asyncio.CancelledError, scope: Scope, request_id: str) -> None:
+        if not isinstance(error, RegistryError | HTTPException | asyncio.CancelledError):
             log.error(
                 "request_failed",
                 path=scope["path"],
@@ -114,3 +126,14 @@ class RegistryMiddleware:
                 request_id=request_id,
                 exc_info=error,
             )
+
+
+async def _send_error(send: Send, error: Exception | asyncio.CancelledError, scope: Scope) -> None:
+    if not isinstance(error, Exception):
+        # During shutdown the server cancels requests that take too long; their clients should try another replica.
+        error = NotReady("This replica is shutting down; try another replica")
+    if isinstance(error, OriginRefused) and scope["path"] == "/mcp":
+        # MCP requires a JSON-RPC error without an id: the body with the id is not read.
+        await send_json(send, http_status(error), orjson.dumps(jsonrpc_error(error, JSONRPC_INVALID_REQUEST)))
+    else:
+        await send_error(send, error, scope["request_id"])

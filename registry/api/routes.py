@@ -22,6 +22,7 @@ from registry.api.mcp.endpoint import McpEndpoint
 from registry.api.mcp.tools import ToolRoutes
 from registry.api.middleware import RegistryMiddleware
 from registry.api.openapi import api_paths, list_endpoints, openapi_document
+from registry.api.request_checks import RequestChecks
 from registry.api.response.json_responses import json_response
 from registry.api.router import FastRouter
 from registry.config.settings import Settings
@@ -104,11 +105,13 @@ def build_apps(
     def build_app(is_served: Callable[[str], bool]) -> ASGIApp:
         described = _description_routes({path: each for path, each in paths.items() if is_served(path)})
         router = FastRouter([*(route for route in routes if is_served(route.path)), *described])
-        return RegistryMiddleware(router, metrics, settings.auth_token)
+        return RegistryMiddleware(router, metrics, settings.auth_token, RequestChecks(settings))
 
     return Apps(
         api=build_app(lambda path: not (separate_admin and path.startswith(_ADMIN_PREFIX))),
-        metrics=RegistryMiddleware(FastRouter(health.metrics_routes), metrics, None),
+        metrics=RegistryMiddleware(
+            FastRouter(health.metrics_routes), metrics, None, RequestChecks(settings, any_host=True)
+        ),
         admin=build_app(lambda path: path.startswith(_ADMIN_PREFIX) or path in _SHARED_PATHS),
     )
 

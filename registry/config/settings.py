@@ -27,13 +27,16 @@ from registry.config.value_types import (
     parse_encryption_key,
     parse_header_names,
     parse_host,
+    parse_hostnames,
     parse_instance_id,
     parse_log_format,
     parse_log_level,
     parse_mesh_name,
     parse_networks,
+    parse_origins,
     parse_percent,
     parse_port,
+    parse_public_url,
     parse_security_contexts,
     parse_thresholds,
     parse_token,
@@ -100,6 +103,9 @@ class Settings:
     renew_deadline: timedelta = timedelta(seconds=10)
     retry_period: timedelta = timedelta(seconds=2)
     shutdown_delay: timedelta = timedelta(0)
+    origins: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    public_url: str | None = None
     auth_token: Secret | None = None
     open: bool = False
     encryption_key: Secret | None = None
@@ -206,6 +212,19 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "REGISTRY_SHUTDOWN_DELAY",
             parse_duration_or_zero,
             "Time a stopping replica keeps serving, not ready, so that load balancers remove it.",
+        ),
+        "origins": Setting(
+            "REGISTRY_ORIGINS",
+            parse_origins,
+            "Origins whose web pages may call the registry, such as https://tools.example; default: none.",
+        ),
+        "hostnames": Setting(
+            "REGISTRY_HOSTNAMES",
+            parse_hostnames,
+            "Further names in the Host header of requests, such as registry.example,*.mesh.svc.",
+        ),
+        "public_url": Setting(
+            "REGISTRY_PUBLIC_URL", parse_public_url, "URL of the registry in browsers, if a proxy serves it elsewhere."
         ),
         "auth_token": Setting("AUTH_TOKEN", parse_token, "The bearer token that callers must send.", mask_all),
         "open": Setting(

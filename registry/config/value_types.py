@@ -19,6 +19,12 @@ from registry.config.redis_url import parse_redis_url
 from registry.duration import format_duration, parse_duration
 
 ENCRYPTION_KEY_BYTES: Final = 32
+_DEFAULT_PORT_SUFFIX: Final[Mapping[str, str]] = MappingProxyType({"http": ":80", "https": ":443"})
+# A host name, or an IPv4 address, or an IPv6 address in brackets; and a host name with `*` for its first labels.
+_HOST_PATTERN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
+_ORIGIN: Final = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST_PATTERN})(:[0-9]{{1,5}})?")
+_PUBLIC_URL: Final = re.compile(r"(?i)(https?://[^/]*)((?:/[a-z0-9._~-]+)*)/?")
+_HOSTNAME: Final = re.compile(rf"(?:\*\.)?(?:{_HOST_PATTERN})")
 
 
 class Secret:
@@ -188,6 +194,44 @@ def parse_networks(text: str) -> tuple[str, ...]:
         raise ValueError("expected networks joined by commas, such as 10.0.0.0/8,fd00:1::/32") from None
 
 
+def parse_hostnames(text: str) -> tuple[str, ...]:
+    """Parse host names joined by commas, in lower case; `*.suffix` stands for all names that end in `.suffix`."""
+    names = _split_list(text)
+    if all(_HOSTNAME.fullmatch(name) for name in names):
+        return names
+    raise ValueError("expected host names without ports joined by commas, such as registry.example,*.mesh.svc")
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Parse origins joined by commas: scheme, host and port, without a default port, as browsers send them."""
+    return tuple(map(_parse_origin, _split_list(text)))
+
+
+def parse_public_url(text: str) -> str:
+    """Parse the URL under which browsers reach the registry, with or without a path; a slash at the end is removed."""
+    match = _PUBLIC_URL.fullmatch(text)
+    if match is None or not _ORIGIN.fullmatch(match[1].lower()):
+        raise ValueError("expected an http or https URL without query, such as https://registry.example")
+    return _parse_origin(match[1].lower()) + match[2]
+
+
+def origin_of(public_url: str) -> str:
+    """Return the origin of a parsed public URL: its scheme, host and port."""
+    return "/".join(public_url.split("/")[:3])
+
+
+def _split_list(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip().lower() for entry in text.split(",") if entry.strip())
+
+
+def _parse_origin(text: str) -> str:
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError("expected origins joined by commas, such as https://tools.example,http://localhost:5173")
+    scheme, host, port = match.groups("")
+    return f"{scheme}://{host}{'' if port == _DEFAULT_PORT_SUFFIX.get(scheme) else port}"
+
+
 def parse_percent(text: str) -> Percent:
     """Parse a percentage from `1%` to `100%`."""
     if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004
@@ -203,7 +247,7 @@ def validate_redis_url(text: str) -> str:
 
 def parse_header_names(text: str) -> tuple[str, ...]:
     """Parse header names joined by commas; a name that ends in `*` is a prefix."""
-    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    names = _split_list(text)
     if all(re.fullmatch(r"[a-z0-9_-]+\*?", name) for name in names):
         return names
     raise ValueError("expected header names joined by commas, such as x-request-id,x-tenant-*")

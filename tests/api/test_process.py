@@ -104,23 +104,26 @@ def exchange(url: str, request: bytes) -> bytes:
         return response
 
 
+HALF_A_REQUEST = (
+    b"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+)
 STRANGE = {
     "no http": b"hello\r\n\r\n",
     "no host": b"GET /agents HTTP/1.1\r\n\r\n",
-    "nul in the path": b"GET /agents/\x00 HTTP/1.1\r\nhost: a\r\n\r\n",
-    "bytes in the path": b"GET /agents/\xff\xfe HTTP/1.1\r\nhost: a\r\n\r\n",
-    "bytes in the query": b"GET /agents?\xff=\xfe HTTP/1.1\r\nhost: a\r\n\r\n",
-    "broken escape": b"GET /agents/%zz HTTP/1.1\r\nhost: a\r\n\r\n",
-    "surrogate escape": b"GET /agents/%ED%A0%80 HTTP/1.1\r\nhost: a\r\n\r\n",
-    "whole url": b"GET http://a/agents HTTP/1.1\r\nhost: a\r\n\r\n",
-    "star": b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
-    "connect": b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
-    "bad length": b"POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
-    "negative length": b"POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-    "half a body": b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"',
+    "nul in the path": b"GET /agents/\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "bytes in the path": b"GET /agents/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "bytes in the query": b"GET /agents?\xff=\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "broken escape": b"GET /agents/%zz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "surrogate escape": b"GET /agents/%ED%A0%80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "whole url": b"GET http://a/agents HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "star": b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "connect": b"CONNECT a:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "bad length": b"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n",
+    "negative length": b"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+    "half a body": HALF_A_REQUEST,
     "half a header": b"GET /agents HTTP/1.1\r\nhost",
     "http 1.0": b"GET /agents HTTP/1.0\r\n\r\n",
-    "websocket": b"GET /agents HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    "websocket": b"GET /agents HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 }
 
@@ -246,7 +249,7 @@ def test_an_unfinished_request_does_not_delay_the_shutdown(replica: Replica, num
     """The process waits its grace for the rest of a body, then exits in time with status 0."""
     where = httpx2.URL(replica.url)
     with socket.create_connection((where.host, where.port or 80), timeout=REQUEST_TIMEOUT_S) as connection:
-        connection.sendall(b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"')
+        connection.sendall(HALF_A_REQUEST)
         httpx2.get(f"{replica.url}/ready", timeout=REQUEST_TIMEOUT_S)  # returns once the first half was read
 
         replica.send_signal(number)

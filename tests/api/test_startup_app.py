@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from registry.api.startup_app import build_startup_app
+from registry.config.settings import Settings
 from registry.config.value_types import Secret
 from registry.service.health_report import starting_health
 from registry.telemetry.metrics import Metrics
@@ -20,7 +21,8 @@ async def health_of(
     token: str | None, headers: Mapping[str, str] = MappingProxyType({}), *, public: bool = False
 ) -> dict[str, Any]:
     """Return the response to GET /health."""
-    app = build_startup_app(HEALTH, Metrics(), None if token is None else Secret(token), public=public)
+    settings = Settings(auth_token=None if token is None else Secret(token))
+    app = build_startup_app(HEALTH, Metrics(), settings, public=public)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://registry") as client:
         body: dict[str, Any] = (await client.get("/health", headers=headers)).json()

@@ -16,13 +16,13 @@ from tests.support.served_registry import ServedRegistry, served_registry
 JAVA_PROGRAM = Path(__file__).parent / "java" / "PostWithDefaults.java"
 OFFER = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA"
 BODY = json.dumps(a_registration())
-HEAD = f"POST /agents HTTP/1.1\r\nhost: registry\r\ncontent-type: application/json\r\n{OFFER}\r\n"
+HEAD = f"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{OFFER}\r\n"
 WITH_LENGTH = f"{HEAD}content-length: {len(BODY)}\r\n\r\n", BODY
 CHUNKED = (
     f"{HEAD}transfer-encoding: chunked\r\n\r\n",
     f"5\r\n{BODY[:5]}\r\n{len(BODY) - 5:x}\r\n{BODY[5:]}\r\n0\r\n\r\n",
 )
-GET = f"GET /agents HTTP/1.1\r\nhost: registry\r\n{OFFER}\r\n\r\n"
+GET = f"GET /agents HTTP/1.1\r\nhost: localhost\r\n{OFFER}\r\n\r\n"
 
 
 @pytest.fixture

@@ -36,6 +36,28 @@ def thresholds(timeout: float, eviction: float) -> Thresholds:
     return Thresholds(timedelta(seconds=timeout), timedelta(seconds=eviction))
 
 
+BAD_ORIGINS = [
+    "*",
+    "null",
+    "https://a/",
+    "https://a/b",
+    "https://*.a",
+    "a.example",
+    "https://u@a",
+    "https://a:port",
+    "https://",
+]
+BAD_HOSTNAMES = ["*", "a:80", "https://a", "a.*", "a b", "*a.example", "a,*,b", "[fd00::1", ".a"]
+BAD_URLS = [
+    "registry.example",
+    "ftp://a",
+    "https://a?b",
+    "https://a#b",
+    "https://u:p@a",
+    "https://",
+    "https://a b",
+    "https://*.a",
+]
 BY_TYPE = {"file_agent": thresholds(30, 90), "other": thresholds(10, 40)}
 OWN = {"pci": frozenset({"encryption", "audit"}), "open": frozenset[str]()}
 LOWERED = {"high_security": frozenset({"audit"})}
@@ -73,6 +95,9 @@ def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
         "renew_deadline": timedelta(seconds=10),
         "retry_period": timedelta(seconds=2),
         "shutdown_delay": timedelta(0),
+        "origins": (),
+        "hostnames": (),
+        "public_url": None,
         "auth_token": None,
         "open": False,
         "encryption_key": None,
@@ -141,6 +166,12 @@ def test_each_field_has_its_own_variable_and_a_description() -> None:
         ("LEADER_ELECTION_LEASE_DURATION", "1m", "lease_duration", timedelta(minutes=1)),
         ("LEADER_ELECTION_RENEW_DEADLINE", "12s", "renew_deadline", timedelta(seconds=12)),
         ("LEADER_ELECTION_RETRY_PERIOD", "1s", "retry_period", timedelta(seconds=1)),
+        ("REGISTRY_ORIGINS", "https://Tools.example, http://localhost:5173,", "origins", ("https://tools.example", "http://localhost:5173")),
+        ("REGISTRY_ORIGINS", "https://a:443,http://a:80", "origins", ("https://a", "http://a")),
+        ("REGISTRY_ORIGINS", "http://[::1]:3000,app://tools", "origins", ("http://[::1]:3000", "app://tools")),
+        ("REGISTRY_HOSTNAMES", "Registry.a, *.svc,10.0.0.1", "hostnames", ("registry.a", "*.svc", "10.0.0.1")),
+        ("REGISTRY_PUBLIC_URL", "https://Registry.example:443/", "public_url", "https://registry.example"),
+        ("REGISTRY_PUBLIC_URL", "http://host:8000/Mesh/a/", "public_url", "http://host:8000/Mesh/a"),
         ("REGISTRY_PROXY", "off", "proxy", False),
         ("REGISTRY_PROXY_NETWORKS", "10.0.0.0/8, ::1", "proxy_networks", ("10.0.0.0/8", "::1/128")),
         ("REGISTRY_PROPAGATE_HEADERS", "X-Request-ID, x-tenant-*", "propagate_headers", ("x-request-id", "x-tenant-*")),
@@ -211,6 +242,9 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_THRESHOLDS", "a=soon/90", "in 'a=soon/90' expected a number of seconds"),
         ("REGISTRY_THRESHOLDS", "=1s/2s", "in '=1s/2s' expected a name without blanks that occurs once"),
         ("REGISTRY_THRESHOLDS", "a=1s/2s,a=1s/3s", "in 'a=1s/3s' expected a name without blanks that occurs"),
+        *(("REGISTRY_ORIGINS", text, "expected origins joined by commas") for text in BAD_ORIGINS),
+        *(("REGISTRY_HOSTNAMES", text, "expected host names without ports") for text in BAD_HOSTNAMES),
+        *(("REGISTRY_PUBLIC_URL", text, "expected an http or https URL") for text in BAD_URLS),
         ("REGISTRY_PROXY_NETWORKS", "10.0.0.1/8", "expected networks joined by commas"),
         ("REGISTRY_PROXY_NETWORKS", "agents", "expected networks joined by commas"),
         ("REGISTRY_PROPAGATE_HEADERS", "x a", "expected header names joined by commas"),

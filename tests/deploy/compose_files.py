@@ -68,9 +68,9 @@ def read_compose() -> dict[str, Any]:
 
 
 def service_environment(name: str) -> dict[str, str]:
-    """Return the environment of a service; a variable that is passed through is empty."""
+    """Return the environment of a service; a variable that is passed through has its default, or is empty."""
     pairs = (entry.partition("=") for entry in compose_service(name)["environment"])
-    return {key: value for key, _, value in pairs}
+    return {key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for key, _, value in pairs}
 
 
 def command_options(words: list[str]) -> dict[str, str]:

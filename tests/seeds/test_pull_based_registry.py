@@ -162,7 +162,7 @@ async def test_the_queries_of_the_guide_find_the_agents_they_describe(
     for agent_id, capabilities in OTHERS.items():
         await register(client, agent_id, capabilities=capabilities)
 
-    response = await client.get(httpx2.URL(f"http://registry{target}"))
+    response = await client.get(httpx2.URL(f"http://localhost{target}"))
 
     assert response.status_code == 200, response.text
     body = response.json()

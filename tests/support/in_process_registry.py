@@ -20,7 +20,7 @@ async def in_process_registry(url: str, **fields: Any) -> AsyncIterator[httpx2.A
     async with open_registry(Settings(redis_url=url, **fields)) as registry:
         transport = httpx2.ASGITransport(registry.api_app, raise_app_exceptions=True)
         async with httpx2.AsyncClient(
-            transport=transport, base_url="http://registry", timeout=REQUEST_TIMEOUT_S
+            transport=transport, base_url="http://localhost", timeout=REQUEST_TIMEOUT_S
         ) as client:
             await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
             yield client

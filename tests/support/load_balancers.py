@@ -61,6 +61,7 @@ http {{
         location / {{
             proxy_pass http://replicas;
             proxy_http_version 1.1;
+            proxy_set_header Host $host;
             {options}
         }}
     }}

@@ -32,7 +32,7 @@ class RawConnection:
 
     def send_raw(self, method: str, path: str, raw: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send a request with arbitrary bytes as its body."""
-        lines = [f"{method} {path} HTTP/1.1", "host: registry", f"content-length: {len(raw)}"]
+        lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"content-length: {len(raw)}"]
         lines += ["content-type: application/json"] if raw else []
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + raw)

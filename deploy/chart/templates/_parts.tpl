@@ -28,6 +28,20 @@ app.kubernetes.io/component: registry
 app.kubernetes.io/part-of: mcp-mesh
 {{- end }}
 
+{{/* The names of the two Services and of the pods, and those in the values, joined by commas. */}}
+{{- define "hostnames" -}}
+{{- $names := list }}
+{{- range $suffix := list "" (printf ".%s" .Release.Namespace) (printf ".%s.svc" .Release.Namespace) (printf ".%s.svc.cluster.local" .Release.Namespace) }}
+{{- range $service := list "mcp-mesh-registry" "mcp-mesh-registry-headless" "*.mcp-mesh-registry-headless" }}
+{{- $names = append $names (print $service $suffix) }}
+{{- end }}
+{{- end }}
+{{- with .Values.config.REGISTRY_HOSTNAMES }}
+{{- $names = append $names . }}
+{{- end }}
+{{- join "," $names }}
+{{- end }}
+
 {{- define "redis.selector" -}}
 app.kubernetes.io/name: mcp-mesh-redis
 {{- end }}

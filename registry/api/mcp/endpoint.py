@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.api.error_responses import error_body
+from registry.api.error_responses import JSONRPC_INVALID_REQUEST, jsonrpc_error
 from registry.api.mcp.tools import ToolHandler
 from registry.api.request.body import read_body
 from registry.api.request.query_params import invalid
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # The number of calls that may wait for the store. The SDK keeps several copies of each message in memory.
 _MAX_CALLS = 1000
 _MAX_BUFFERED_BYTES = 16 * 1024 * 1024
-_PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
+_PARSE_ERROR = -32700
 _JSON_CONTENT_TYPE = (b"content-type", b"application/json")
 
 
@@ -94,11 +94,10 @@ def _jsonrpc_error(body: bytes) -> bytes | None:
         message = decode_json_body(body)
         _check_envelope(message)
     except InvalidRequest as error:
-        code = _PARSE_ERROR if message is None else _INVALID_REQUEST
+        code = _PARSE_ERROR if message is None else JSONRPC_INVALID_REQUEST
         message_id = message.get("id") if isinstance(message, dict) else None
-        details = {"code": code, "message": str(error), "data": error_body(error)}
         shown_id = message_id if type(message_id) in (str, int) else None
-        return orjson.dumps({"jsonrpc": "2.0", "id": shown_id, "error": details})
+        return orjson.dumps({**jsonrpc_error(error, code), "id": shown_id})
     return None
 
 

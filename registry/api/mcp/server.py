@@ -9,6 +9,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -42,6 +43,8 @@ _INPUT_SCHEMAS = {tool.name: tool.input_schema for tool in TOOLS}
 # A list is sent twice, as text and as structured content, and the SDK serializes it several times: a longer list would
 # block this replica, and is too long for a language model.
 _MAX_LIST_BYTES = 2 * MAX_BODY_BYTES
+# RequestChecks has checked Host and Origin for all paths; the SDK knows neither any address nor `*.suffix`.
+_SECURITY_SETTINGS = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 # The tool list is the same for all clients and changes only with a new release.
 _TOOL_LIST_TTL_MS = 3_600_000
 
@@ -69,7 +72,11 @@ class McpServer:
         """Serve a POST request whose body is a valid JSON-RPC message."""
         # One manager per message: its tasks end with the request.
         manager = StreamableHTTPSessionManager(
-            self._server, json_response=True, stateless=True, max_request_body_size=MAX_BODY_BYTES
+            self._server,
+            json_response=True,
+            stateless=True,
+            security_settings=_SECURITY_SETTINGS,
+            max_request_body_size=MAX_BODY_BYTES,
         )
         async with manager.run():
             await manager.handle_request(scope, receive, send)

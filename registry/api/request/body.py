@@ -1,7 +1,7 @@
 """Reads request bodies up to a size limit, and decodes JSON bodies."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Receive, Scope
 
@@ -10,6 +10,8 @@ from registry.errors import Detail, MalformedRequest, RequestTooLarge, Unsupport
 from registry.model.validation.json_body import decode_json_body
 
 MAX_BODY_BYTES = 1024 * 1024
+JSON_BY_DEFAULT_PATHS: Final[frozenset[str]] = frozenset()
+"""The paths to which published clients send a body without Content-Type; none does."""
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

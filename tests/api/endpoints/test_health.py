@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from registry import __version__
 from registry.model.agent import STATUSES
 from tests.support.http_calls import (
+    JSON_HEADERS,
     a_registration,
     expect_error,
     expect_success,
@@ -329,7 +330,7 @@ async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClie
         await client.post("/heartbeat", json={"agent_id": agent_id})
         await client.get(f"/made/up/{agent_id}")
         await client.request(f"BREW{agent_id}", "/agents")
-    await client.post("/agents", content=b"{")
+    await client.post("/agents", content=b"{", headers=JSON_HEADERS)
 
     found = await prometheus_samples(client)
 

@@ -411,7 +411,7 @@ async def unread_watch(url: str) -> AsyncIterator[None]:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
         await loop.sock_connect(connection, (where.hostname, where.port))
-        await loop.sock_sendall(connection, b"GET /agents?watch=true HTTP/1.1\r\nhost: a\r\n\r\n")
+        await loop.sock_sendall(connection, b"GET /agents?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
         yield
 
 

@@ -228,7 +228,7 @@ async def test_every_unknown_parameter_is_named(client: httpx2.AsyncClient) -> N
 )
 async def test_an_unreadable_query_string_is_400(client: httpx2.AsyncClient, query: str) -> None:
     """An unreadable one is 400, and the message quotes a part of it."""
-    response = await client.get(httpx2.URL(f"http://registry/agents{query}"))
+    response = await client.get(httpx2.URL(f"http://localhost/agents{query}"))
 
     assert len(expect_error(response, 400, "malformed_request")["message"]) < 500
 

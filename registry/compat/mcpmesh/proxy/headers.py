@@ -41,7 +41,8 @@ _AUTH_PARAM = rb"%s[ \t]*=[ \t]*(?:%s|\"(?:[^\"\\]|\\.)*\")" % (_TOKEN, _TOKEN)
 _BEARER_CHALLENGE: Final = re.compile(
     rb"bearer(?:[ \t]+%s(?:[ \t]*,[ \t]*%s)*)?" % (_AUTH_PARAM, _AUTH_PARAM), re.IGNORECASE
 )
-_SANDBOX_HEADERS: Final = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
+# In addition to the policy of every response.
+_SANDBOX_HEADER: Final = (b"content-security-policy", b"sandbox")
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
@@ -73,7 +74,7 @@ class HeaderPolicy:
             dropped.add(b"content-length")
         return [
             *((name, value) for name, value in lowered if name not in dropped and _may_respond(name, value)),
-            *_SANDBOX_HEADERS,
+            _SANDBOX_HEADER,
         ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from registry.compat.mcpmesh.proxy import endpoint
 from registry.config.value_types import Secret
 from tests.support.fake_agent import OK_RESPONSE, SSE_RESPONSE_HEAD, FakeAgent, ReceivedRequest, fake_agent
-from tests.support.http_calls import a_registration, expect_error
+from tests.support.http_calls import JSON_HEADERS, a_registration, expect_error
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
@@ -21,6 +21,7 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 UNREACHABLE = (
     "Failed to reach target agent: its address is not allowed, it refused the connection, or it did not respond in time"
 )
+HALF_A_CALL = "POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\nhalf"
 EVENT = b'event: message\ndata: {"ok":true}\n\n'
 
 
@@ -412,7 +413,7 @@ async def test_a_body_that_is_too_large_is_rejected(
     async with fake_agent() as agent:
         path = await register(served.client, agent)
 
-        response = await served.client.post(path, content=b"x" * 1200 if with_length else parts())
+        response = await served.client.post(path, content=b"x" * 1200 if with_length else parts(), headers=JSON_HEADERS)
 
     assert (response.status_code, response.json()["error"]) == (413, "request_too_large")
     assert agent.requests == []
@@ -520,7 +521,7 @@ async def test_a_disconnect_of_the_caller_within_its_body_cancels_the_call(serve
     async with fake_agent() as agent:
         path = await register(served.client, agent)
         async with open_raw_connection(served.url) as connection:
-            connection._writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf".encode())
+            connection._writer.write((HALF_A_CALL % path).encode())
             await connection._writer.drain()
             await async_wait_until(lambda: served.registry.proxy.active_calls == 1, description="the call has started")
 
@@ -626,7 +627,9 @@ async def test_a_caller_that_does_not_read_is_disconnected_after_the_timeout(ser
         path = await register(served.client, agent)
         where = httpx2.URL(served.url)
         _, writer = await asyncio.open_connection(where.host, where.port, limit=1024)
-        writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\nx-mesh-timeout: 1\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\nx-mesh-timeout: 1\r\ncontent-length: 0\r\n\r\n".encode()
+        )
 
         await async_wait_until(lambda: served.registry.proxy.active_calls == 1, description="the call has started")
         await async_wait_until(lambda: served.registry.proxy.active_calls == 0, description="the call is over")
@@ -673,8 +676,11 @@ async def test_a_response_of_an_agent_is_sandboxed_in_a_browser(client: httpx2.A
     async with fake_agent(reply) as agent:
         response = await client.get(await register(client, agent))
 
-    assert response.headers.get_list("content-security-policy") == ["sandbox"]
-    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers.get_list("content-security-policy") == [
+        "sandbox",
+        "default-src 'none'; frame-ancestors 'none'",
+    ]
+    assert response.headers.get_list("x-content-type-options") == ["nosniff"]
     assert not {"strict-transport-security", "clear-site-data", "alt-svc"} & response.headers.keys()
 
 
