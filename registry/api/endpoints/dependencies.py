@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.request.query_params import boolean, parse_query, single
+from registry.api.request.query_params import boolean, parse_query, single_text
 from registry.api.request.query_parsers import VERSION_PARAM, freshness
 from registry.api.request.select_arguments import parse_select_query
 from registry.api.response.json_responses import json_response, selection_response
@@ -42,7 +42,7 @@ class DependencyRoutes:
     async def graph(self, request: Request) -> Response:
         """GET /dependencies: every dependency, the unresolved ones, and the cycles."""
         params = parse_query(request.scope["query_string"], ("namespace", *VERSION_PARAM))
-        return _explanation_response(await self._explainer.graph(single(params, "namespace"), freshness(params)))
+        return _explanation_response(await self._explainer.graph(single_text(params, "namespace"), freshness(params)))
 
     async def select(self, request: Request) -> Response:
         """GET /select: one agent to call for a capability."""

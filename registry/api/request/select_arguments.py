@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from registry.api.request.query_params import QueryParams, comma_list, parse_query, reject_unknown, single
+from registry.api.request.query_params import QueryParams, comma_list, parse_query, reject_unknown, single, single_text
 from registry.api.request.query_parsers import VERSION_PARAM, freshness
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.agent import Dependency
@@ -75,6 +75,7 @@ def parse_select_query(query_string: bytes) -> SelectRequest:
     """Parse the query string of GET /select. Raises MalformedRequest, or UnprocessableRequest naming bad fields."""
     params = parse_query(query_string, SELECT_PARAMS)
     arguments: dict[str, Any] = {name: single(params, name) for name in SELECT_PARAMS if name not in _LIST_PARAMS}
+    arguments["zone"] = single_text(params, "zone")
     # An unescaped + in a query string decodes to a space, which no tag begins with.
     arguments["tags"] = [f"+{tag[1:]}" if tag.startswith(" ") else tag for tag in comma_list(params, "tags")]
     fresh, exclude = freshness(params), _parse_exclude(comma_list(params, "exclude"))

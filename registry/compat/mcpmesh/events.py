@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.request.query_params import QueryParams, comma_list, invalid, parse_query, single
+from registry.api.request.query_params import QueryParams, comma_list, invalid, parse_query, single, single_text
 from registry.api.response.json_responses import json_response
 from registry.compat.mcpmesh.errors import with_mcpmesh_errors
 from registry.compat.mcpmesh.lifecycle_events import LIFECYCLE_EVENT_TYPES, LifecycleEvents
@@ -37,7 +37,8 @@ class EventRoutes:
     async def events(self, request: Request) -> Response:
         """GET /events: list events, the newest first; an unknown agent has no events."""
         params = parse_query(request.scope["query_string"], EVENT_PARAMS)
-        agent_id, function, limit = single(params, "agent_id"), single(params, "function_name"), _limit(params)
+        agent_id, function = single_text(params, "agent_id"), single_text(params, "function_name")
+        limit = _limit(params)
         types = _event_types(params)
         changes: list[dict[str, Any]] = []
         resolutions: list[dict[str, Any]] = []

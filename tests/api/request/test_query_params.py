@@ -95,6 +95,8 @@ TOO_LARGE: dict[str, tuple[str, dict[str, Any], str]] = {
     "a long text": ("/capabilities", {"q": "x" * 254}, "q"),
     "a long description": ("/capabilities", {"description_contains": "x" * 254}, "description_contains"),
     "101 tags of a capability": ("/capabilities", {"tags": ",".join(f"t{n}" for n in range(101))}, "tags"),
+    "a long namespace of a graph": ("/dependencies", {"namespace": "x" * 254}, "namespace"),
+    "a long zone": ("/select", {"capability": "c", "zone": "x" * 254}, "zone"),
     "101 tags of a selection": ("/select", {"capability": "c", "tags": ",".join(f"t{n}" for n in range(101))}, "tags"),
 }
 

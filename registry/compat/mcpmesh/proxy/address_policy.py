@@ -4,12 +4,12 @@ An agent registers a name or an address of its choice. So the proxy resolves it 
 exactly the address that was checked.
 """
 
-import asyncio
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from registry.compat.mcpmesh.proxy.name_lookup import NameLookup
 from registry.config.redis_url import HostPort
 
 IpAddress = IPv4Address | IPv6Address
@@ -23,7 +23,8 @@ _FORBIDDEN_NETWORKS: Final = tuple(
         *("::/128", "fe80::/10", "ff00::/8", "fd00:ec2::254/128"),
     )
 )
-_NETWORKS_WITH_IPV4_SUFFIX: Final = (ip_network("::/96"), ip_network("64:ff9b::/96"))
+# Of IPv4-compatible addresses, and of translated ones (NAT64).
+_NETWORKS_WITH_IPV4_SUFFIX: Final = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 _FIRST_IPV4_COMPATIBLE: Final = 2  # :: and ::1 are addresses of their own
 
 
@@ -47,12 +48,13 @@ class AddressPolicy:
         self._networks: tuple[IpNetwork, ...] = tuple(map(ip_network, networks))
         self._own_ports = frozenset(own_ports)
         self._redis_nodes = redis_nodes
+        self._lookup = NameLookup()
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Return the allowed addresses of a host, in the order of its name server. Raises OSError or UnicodeError."""
-        addresses = dict.fromkeys(await look_up(host, port))
+        addresses = dict.fromkeys(await self._lookup.addresses(host, port))
         nodes = [node for node in self._redis_nodes() if node[1] == port]
-        redis = [_effective(text) for node in nodes for text in await look_up(*node)]
+        redis = [_effective(text) for node in nodes for text in await self._lookup.addresses(*node)]
         is_local_port = port in self._own_ports or any(map(_is_local, redis))
         return [
             text for text in addresses if not self._is_refused(_effective(text), redis, is_local_port=is_local_port)
@@ -66,12 +68,6 @@ class AddressPolicy:
         if self._networks:
             return not any(address in network for network in self._networks)
         return address.is_loopback and not self._allow_loopback
-
-
-async def look_up(host: str, port: int) -> list[str]:
-    """Return the addresses of a host name, or of an address in any notation. Raises OSError or UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(socket_address[0]) for *_, socket_address in found]
 
 
 def _effective(text: str) -> IpAddress:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from registry.compat.mcpmesh.proxy import address_policy
 from registry.compat.mcpmesh.proxy.address_policy import AddressPolicy
+from registry.compat.mcpmesh.proxy.name_lookup import NameLookup
 from registry.config.redis_url import HostPort
 
 LOOPBACK = [
     *("127.0.0.1", "127.8.8.8", "127.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "0177.0.0.1"),
     *("localhost", "::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1"),
-    *("64:ff9b::127.0.0.1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe"),
+    *("64:ff9b::127.0.0.1", "64:ff9b:1::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe"),
 ]
 FORBIDDEN = [
     # Unspecified: connects to this machine.
@@ -92,10 +92,10 @@ async def test_the_nodes_of_redis_are_refused() -> None:
 async def test_only_the_allowed_addresses_of_a_name_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the name server, each once."""
 
-    async def look_up(_host: str, _port: int) -> list[str]:
+    async def look_up(_self: NameLookup, _host: str, _port: int) -> list[str]:
         return ["169.254.169.254", "10.0.0.2", "127.0.0.1", "10.0.0.1", "10.0.0.2"]
 
-    monkeypatch.setattr(address_policy, "look_up", look_up)
+    monkeypatch.setattr(NameLookup, "addresses", look_up)
 
     assert await policy().resolve("agent.example", 80) == ["10.0.0.2", "10.0.0.1"]
 

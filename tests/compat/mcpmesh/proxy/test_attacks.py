@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from registry.compat.mcpmesh.proxy import address_policy
+from registry.compat.mcpmesh.proxy.name_lookup import NameLookup
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_agent import OK_RESPONSE, ReceivedRequest, fake_agent
 from tests.support.http_calls import a_registration
@@ -76,10 +76,10 @@ async def test_a_name_that_resolves_to_loopback_is_not_called(
 ) -> None:
     """The name decides nothing, its address does."""
 
-    async def look_up(_host: str, _port: int) -> list[str]:
+    async def look_up(_self: NameLookup, _host: str, _port: int) -> list[str]:
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(address_policy, "look_up", look_up)
+    monkeypatch.setattr(NameLookup, "addresses", look_up)
     async with fake_agent() as service:
         await assert_refused(exposed, f"http://agent.example:{service.port}")
 
@@ -92,10 +92,10 @@ async def test_a_name_that_changes_between_two_lookups_is_not_called_at_its_seco
     """Each call looks the name up once, and connects to the address that was checked, over no older connection."""
     answers = [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
 
-    async def look_up(_host: str, _port: int) -> list[str]:
+    async def look_up(_self: NameLookup, _host: str, _port: int) -> list[str]:
         return answers.pop(0)
 
-    monkeypatch.setattr(address_policy, "look_up", look_up)
+    monkeypatch.setattr(NameLookup, "addresses", look_up)
     async with fake_agent() as agent, in_process_registry(redis_url) as client:
         endpoint = f"http://agent.example:{agent.port}"
         statuses = [(await call_agent(client, endpoint)).status_code for _ in range(3)]
@@ -109,10 +109,10 @@ async def test_the_first_allowed_address_that_accepts_a_connection_is_called(
 ) -> None:
     """The second address of the name has a server; its body arrives whole."""
 
-    async def look_up(_host: str, _port: int) -> list[str]:
+    async def look_up(_self: NameLookup, _host: str, _port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
-    monkeypatch.setattr(address_policy, "look_up", look_up)
+    monkeypatch.setattr(NameLookup, "addresses", look_up)
     async with fake_agent() as agent, in_process_registry(redis_url) as client:
         response = await call_agent(client, f"http://agent.example:{agent.port}")
 
@@ -139,10 +139,10 @@ async def test_the_certificate_of_an_agent_must_match_its_name(
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK_RESPONSE)
 
-    async def look_up(_host: str, _port: int) -> list[str]:
+    async def look_up(_self: NameLookup, _host: str, _port: int) -> list[str]:
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(address_policy, "look_up", look_up)
+    monkeypatch.setattr(NameLookup, "addresses", look_up)
     monkeypatch.setattr(httpx2, "AsyncHTTPTransport", partial(httpx2.AsyncHTTPTransport, verify=trusted))
     server = await asyncio.start_server(reply, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
