@@ -1,5 +1,6 @@
 """The HTTP client of an MCP session: a failed request ends one call, not the session, and its outcome is known."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -9,9 +10,8 @@ from mcp_mesh_client.agent.request_log import agent_request
 from mcp_mesh_client.errors import Outcome
 from mcp_mesh_client.network_environment import Proxy, client_options
 
-# Connecting must not use up the timeout of a call. The keepalive is shorter than the 5 s after which uvicorn closes a
-# connection.
-_CONNECT_TIMEOUT_S, _KEEPALIVE_EXPIRY_S = 3.0, 3.0
+# Shorter than the 5 s after which uvicorn closes a connection.
+_KEEPALIVE_EXPIRY_S = 3.0
 # The JSON-RPC error codes of requests that failed without a response; no server sends the first two.
 _NOT_SENT, _LOST = -1_000_001, -1_000_002
 OUTCOMES: dict[int, Outcome] = {_NOT_SENT: "not_sent", _LOST: "unknown", mcp_types.CONNECTION_CLOSED: "unknown"}
@@ -22,14 +22,15 @@ class ProviderHttpClient(httpx2.AsyncClient):
     """HTTP client for one URL that returns a JSON-RPC error as the response to a request that failed.
 
     It does so after `session_is_open` was set. Until then it raises, which ends the opening of the session.
+    `connect_timeout` returns the seconds that a request may take to connect. `has_connected` is whether any has.
     """
 
-    def __init__(self, url: str, proxy: Proxy | None) -> None:
+    def __init__(self, url: str, proxy: Proxy | None, connect_timeout: Callable[[], float]) -> None:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S)
         # Each call has its own timeout.
-        timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
-        super().__init__(limits=limits, timeout=timeout, **client_options(url, proxy, may_redirect=True))
-        self.session_is_open = False
+        super().__init__(limits=limits, timeout=None, **client_options(url, proxy, may_redirect=True))
+        self.session_is_open = self.has_connected = False
+        self._connect_timeout = connect_timeout
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request and return its response, or a JSON-RPC error that contains whether it was sent."""
@@ -38,8 +39,10 @@ class ProviderHttpClient(httpx2.AsyncClient):
         async def trace(event: str, _info: dict[str, Any]) -> None:
             nonlocal was_sent
             was_sent = was_sent or event.endswith(".send_request_body.complete")
+            self.has_connected = self.has_connected or event.endswith(".send_request_headers.started")
 
-        request.extensions = {**request.extensions, "trace": trace}
+        timeout = {**request.extensions.get("timeout", {}), "connect": self._connect_timeout()}
+        request.extensions = {**request.extensions, "trace": trace, "timeout": timeout}
         try:
             with agent_request():
                 response = await super().send(request, **options)

@@ -25,6 +25,8 @@ _log = logging.getLogger("mcp_mesh_client")
 
 # An agent needs few providers at the same time.
 _MAX_SESSIONS = 64
+# To connect, a call may use this part of its timeout, so that time remains for another provider; at most these seconds.
+_CONNECT_SHARE, _MAX_CONNECT_TIMEOUT_S = 0.5, 3.0
 # The start of an object that the SDK has encoded for a tool without a return type: indented by two.
 _UNTYPED_OBJECT_PREFIX = '{\n  "'
 
@@ -43,7 +45,7 @@ class McpSessions:
         target = f"{capability}: {provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
         try:
             async with asyncio.timeout(timeout):
-                result = await self._session(provider).call(target, provider["tool_name"], arguments)
+                result = await self._session(provider).call(target, provider["tool_name"], arguments, timeout)
         except TimeoutError as error:
             raise DependencyTimeout(f"{target}: no response within {timeout:g} s") from error
         except DependencyUnavailable:
@@ -96,9 +98,11 @@ class _McpSession:
         self._proxy = proxy_for(url)
         self._client: asyncio.Future[mcp.Client] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
-        self._callers = set[asyncio.Task[Any]]()
+        # The calls in progress, with the seconds that each may use to connect.
+        self._callers = dict[asyncio.Task[Any], float]()
         self._idle = asyncio.Event()
         self._repeatable_tools = frozenset[str]()
+        self._http: ProviderHttpClient | None = None
         # In a context of its own, because the session outlives the call that opens it.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         self._task.add_done_callback(self._cancel_callers)
@@ -126,14 +130,20 @@ class _McpSession:
         if self._client.cancelled():
             raise self._unavailable(self._url, "", self._end_cause(), "not_sent")
 
-    async def call(self, target: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool. Raises DependencyUnavailable if there is no response, DependencyFailed for an error."""
+    async def call(self, target: str, tool: str, arguments: dict[str, Any], timeout: float) -> mcp_types.CallToolResult:
+        """Call a tool; the caller applies the timeout, of which connecting may use a part.
+
+        Raises DependencyUnavailable if there is no response, DependencyFailed for an error.
+        """
         caller = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = caller.cancelling()
-        self._callers.add(caller)
+        self._callers[caller] = connect_timeout = min(_MAX_CONNECT_TIMEOUT_S, timeout * _CONNECT_SHARE)
         self._idle.clear()
         try:
-            return await self._call(tool, arguments)
+            if not self._client.done():
+                await self._wait_connected(target, connect_timeout)
+            client = self._client.result() if self._client.done() else await asyncio.shield(self._client)
+            return await client.call_tool(tool, arguments)
         except asyncio.CancelledError:
             # The session has ended, unless the caller was cancelled, too.
             if self._task.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
@@ -147,23 +157,30 @@ class _McpSession:
         except (pydantic.ValidationError, RuntimeError) as error:
             raise DependencyFailed(f"{target}: invalid tool result: {error}") from error
         finally:
-            self._callers.discard(caller)
+            del self._callers[caller]
             if not self._callers:
                 self._idle.set()
 
-    async def _call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        client = self._client.result() if self._client.done() else await asyncio.shield(self._client)
-        return await client.call_tool(tool, arguments)
+    async def _wait_connected(self, target: str, timeout: float) -> None:
+        """Wait some seconds for the session. Raises DependencyUnavailable if none of its requests has connected."""
+        await asyncio.wait({self._client}, timeout=timeout)
+        if not self._client.done() and not (self._http is not None and self._http.has_connected):
+            cause = TimeoutError(f"no connection within {timeout:g} s")
+            raise self._unavailable(target, "", cause, "not_sent")
+
+    def _connect_timeout(self) -> float:
+        """Return the seconds that a request may take to connect: those of the call with the least time."""
+        return min(self._callers.values(), default=_MAX_CONNECT_TIMEOUT_S)
 
     async def _run(self) -> None:
         try:
             async with (
-                ProviderHttpClient(self._url, self._proxy) as http,
-                mcp.Client(streamable_http_client(self._url, http_client=http)) as client,
+                ProviderHttpClient(self._url, self._proxy, self._connect_timeout) as self._http,
+                mcp.Client(streamable_http_client(self._url, http_client=self._http)) as client,
             ):
                 # The SDK lists the tools in any case, to check their results.
                 self._repeatable_tools = await _repeatable_tools(client)
-                http.session_is_open = True
+                self._http.session_is_open = True
                 self._client.set_result(client)
                 await self._closing.wait()
                 await self._idle.wait()

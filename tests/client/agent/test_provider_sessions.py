@@ -282,7 +282,7 @@ def test_hundreds_of_threads_call_at_once(
     local_process: LocalProcess, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gets its own response, over one session, however long a busy machine takes to connect."""
-    monkeypatch.setattr("mcp_mesh_client.agent.provider_http_client._CONNECT_TIMEOUT_S", 60)
+    monkeypatch.setattr("mcp_mesh_client.agent.provider_sessions._MAX_CONNECT_TIMEOUT_S", 60)
 
     @mesh_agent(dependencies=["it"])
     def use(text: str, it: Dependency | None = None) -> Any:
