@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 --[[ heartbeat — extend the deadlines of up to 200 agents.
 
-  KEYS   version          string  {mesh}:version
-         log              stream  {mesh}:log
-         deadlines        zset    {mesh}:deadlines
-         heartbeats       zset    {mesh}:heartbeats
-         unhealthy_since  zset    {mesh}:unhealthy_since
-         last_probe       string  {mesh}:last_probe
-         outage           string  {mesh}:outage
-         clock_rollback   string  {mesh}:clock_rollback
-         counters         hash    {mesh}:counters
-         agent_keys…      hash    {mesh}:agent:<id>, one for each agent, at most 200
+  KEYS   version               string  {mesh}:version
+         log                   stream  {mesh}:log
+         deadlines             zset    {mesh}:deadlines
+         heartbeats            zset    {mesh}:heartbeats
+         unhealthy_since       zset    {mesh}:unhealthy_since
+         suspended             zset    {mesh}:suspended
+         missing               zset    {mesh}:missing
+         healthy_by_namespace  zset    {mesh}:healthy_by_namespace
+         counters              hash    {mesh}:counters
+         agent_keys…           hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   log_length    integer, entries the log stores
          seen_version  integer, the highest version that the caller has read or returned
          agents…       id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
@@ -23,16 +23,17 @@
          pending degraded expired      extend and record only: unchanged
          unknown_agent                 never registered, or removed
          bad_record                    its hash is invalid; nothing was written
-  WRITES version log deadlines heartbeats unhealthy_since last_probe outage clock_rollback counters agent_keys
+  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters agent_keys
   EMITS  modify first_heartbeat | modify recovered | nothing
   COST   O(K log N) for K agents
 ]]
 --@include now_ms
 --@include to_decimal
 --@include read_agent
---@include record_probe
 --@include append_change
-local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, counters = unpack(KEYS)
+--@include remove_missing
+--@include count_healthy
+local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters = unpack(KEYS)
 local log_length, seen_version = unpack(ARGV)
 local fixed, count = 9, #KEYS - 9
 if count > 200 or #ARGV ~= 2 + 4 * count then
@@ -51,20 +52,18 @@ local function update_response_digest(key, digest, stored)
 end
 
 local function mark_healthy(key, id, now)
-  local agent = read_agent(key)
+  local agent, namespace = read_agent(key)
   local status = agent.status
   agent.status = 'healthy'
   append_change(version, log, log_length, seen_version, now, {
     kind = 'modify', reason = status == 'pending' and 'first_heartbeat' or 'recovered', id = id, key = key,
     agent = agent, heartbeat = to_decimal(now), before = { status = status },
   })
-  redis.call('ZREM', unhealthy_since, id)
+  count_healthy(healthy_by_namespace, namespace, 1)
 end
 
 local now = now_ms()
 local now_text = to_decimal(now)
-record_probe(last_probe, outage, clock_rollback, now)
-
 local reply, extended = { 'ok', now_text, '' }, 0
 for i = 1, count do
   local key, id, mode, load, response_digest = KEYS[fixed + i], unpack(ARGV, 4 * i - 1, 4 * i + 2)
@@ -85,7 +84,10 @@ for i = 1, count do
         mark_healthy(key, id, now)
       end
       redis.call('ZADD', heartbeats, now_text, id)
-      redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
+      -- An agent without a deadline is suspended.
+      if redis.call('ZADD', deadlines, to_decimal(now + timeout), id) == 1 or status ~= 'healthy' then
+        remove_missing(unhealthy_since, suspended, missing, redis.call('HGET', key, 'namespace') or '?', id)
+      end
       status, extended = 'healthy', extended + 1
     end
     reply[i + 3] = status .. digest_suffix

@@ -5,30 +5,54 @@
          outage             string  {mesh}:outage
          clock_rollback     string  {mesh}:clock_rollback
          deadlines          zset    {mesh}:deadlines
+         suspended          zset    {mesh}:suspended
+         missing            zset    {mesh}:missing
          counters           hash    {mesh}:counters
          self_preservation  hash    {mesh}:self_preservation
+         protected          zset    {mesh}:protected
   ARGV   none
-  REPLY  ok <now_ms> <outage> <clock_rollback> <overdue> <grace_granted> <activations> <self_preservation>…   overdue:
-                   agents past their deadline; grace_granted, activations: totals; self_preservation: its fields since,
-                   until, ended, overdue, healthy. A missing value is ''
+  REPLY  ok <now_ms> <outage> <clock_rollback> <overdue> <grace_granted> <activations> <suspended> <active> <period>…
+                   overdue: agents past their deadline, with the suspended ones; grace_granted, activations: totals;
+                   active: namespaces in self-preservation; period: name, suspended agents and the fields that
+                   write_period stores. First '*' if the mesh has one, then up to 20 active ones, the latest first, then
+                   one that has ended. A missing value is ''
   WRITES last_probe outage clock_rollback
   EMITS  nothing
-  COST   O(log N)
+  COST   O(K log N) for K periods
 ]]
 --@include now_ms
 --@include to_decimal
 --@include record_probe
-local last_probe, outage, clock_rollback, deadlines, counters, self_preservation = unpack(KEYS)
+local last_probe, outage, clock_rollback, deadlines, suspended, missing, counters, self_preservation, protected = unpack(KEYS)
+local max_periods = 20
 
 local now = now_ms()
 record_probe(last_probe, outage, clock_rollback, now)
-local overdue = redis.call('ZCOUNT', deadlines, '-inf', to_decimal(now))
+local held = redis.call('ZCARD', suspended)
+local overdue = redis.call('ZCOUNT', deadlines, '-inf', to_decimal(now)) + held
 local reply = { 'ok', to_decimal(now), redis.call('GET', outage) or '', redis.call('GET', clock_rollback) or '' }
 reply[#reply + 1] = to_decimal(overdue)
 for _, total in ipairs(redis.call('HMGET', counters, 'grace_granted', 'self_preservation_activations')) do
   reply[#reply + 1] = total or '0'
 end
-for _, field in ipairs(redis.call('HMGET', self_preservation, 'since', 'until', 'ended', 'overdue', 'healthy')) do
-  reply[#reply + 1] = field or ''
+reply[#reply + 1] = to_decimal(held)
+reply[#reply + 1] = to_decimal(redis.call('ZCOUNT', protected, 1, '+inf'))
+
+local function add_period(name)
+  local period, count = redis.call('HGET', self_preservation, name), held
+  if name ~= '*' then
+    count = redis.call('ZLEXCOUNT', missing, '[suspended ' .. name .. ' ', '(suspended ' .. name .. '!')
+  end
+  if period then
+    reply[#reply + 1] = name .. ' ' .. to_decimal(count) .. ' ' .. period
+  end
+end
+
+add_period('*')
+for _, name in ipairs(redis.call('ZREVRANGEBYSCORE', protected, '+inf', 1, 'LIMIT', 0, max_periods)) do
+  add_period(name)
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', protected, '-inf', '(0', 'LIMIT', 0, 1)) do
+  add_period(name)
 end
 return reply

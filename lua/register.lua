@@ -1,14 +1,17 @@
 #!lua
 --[[ register — create one agent or replace its specification.
 
-  KEYS   version          string  {mesh}:version
-         log              stream  {mesh}:log
-         deadlines        zset    {mesh}:deadlines
-         heartbeats       zset    {mesh}:heartbeats
-         unhealthy_since  zset    {mesh}:unhealthy_since
-         counters         hash    {mesh}:counters
-         required_edges   hash    {mesh}:required_edges
-         agent_key        hash    {mesh}:agent:<id>
+  KEYS   version               string  {mesh}:version
+         log                   stream  {mesh}:log
+         deadlines             zset    {mesh}:deadlines
+         heartbeats            zset    {mesh}:heartbeats
+         unhealthy_since       zset    {mesh}:unhealthy_since
+         suspended             zset    {mesh}:suspended
+         missing               zset    {mesh}:missing
+         healthy_by_namespace  zset    {mesh}:healthy_by_namespace
+         counters              hash    {mesh}:counters
+         required_edges        hash    {mesh}:required_edges
+         agent_key             hash    {mesh}:agent:<id>
   ARGV   id                   text
          spec                 canonical JSON, opaque here
          namespace            the agent's namespace, as in spec
@@ -30,7 +33,8 @@
          stale_version <version or ''>   the precondition failed; nothing was written
          id_in_use <endpoint>  exclusive, and the living agent has this other endpoint; nothing was written
          edges_changed   an edge is new and edges_revision is not the current one; nothing was written
-  WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
+  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
+         agent_key
   EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
   COST   O(log N + edges)
 ]]
@@ -40,7 +44,9 @@
 --@include is_valid_agent
 --@include count_required_edges
 --@include append_change
-local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
+--@include remove_missing
+--@include count_healthy
+local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
 local id, spec, namespace, endpoint, exclusive, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length, seen_version = unpack(ARGV)
 
 -- A version satisfies it if it is between the agent's last spec change and its last change of any kind.
@@ -98,10 +104,11 @@ local function is_conflict(namespace_before, endpoint_before, earlier, now)
 end
 
 -- An invalid hash counts as absent: registering again replaces it.
-local stored = read_agent(agent_key)
+local stored, stored_namespace = read_agent(agent_key)
 local agent = stored and is_valid_agent(stored) and stored or nil
 local is_damaged = stored and not agent
 local edges_before = stored and stored.required_edges or ''
+local status_before = stored and stored.status
 if not satisfies_precondition(agent) then
   return { 'stale_version', agent and agent.version or '' }
 end
@@ -139,7 +146,16 @@ if change.heartbeat ~= '' then
 elseif is_damaged then
   redis.call('ZREM', heartbeats, id)
 end
-redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
-redis.call('ZREM', unhealthy_since, id)
+local was_healthy, is_healthy = status_before == 'healthy', change.agent.status == 'healthy'
+if was_healthy and not (is_healthy and stored_namespace == namespace) then
+  count_healthy(healthy_by_namespace, stored_namespace, -1)
+end
+if is_healthy and not (was_healthy and stored_namespace == namespace) then
+  count_healthy(healthy_by_namespace, namespace, 1)
+end
+-- An agent without a deadline is suspended, or new.
+if redis.call('ZADD', deadlines, to_decimal(now + timeout), id) == 1 or not was_healthy then
+  remove_missing(unhealthy_since, suspended, missing, stored_namespace, id)
+end
 redis.call('HINCRBY', counters, 'registrations', 1)
 return conflict and { outcome, current, namespace_before, endpoint_before } or { outcome, current }

@@ -1,20 +1,24 @@
 #!lua flags=allow-oom
 --[[ unregister — remove one agent.
 
-  KEYS   version          string  {mesh}:version
-         log              stream  {mesh}:log
-         deadlines        zset    {mesh}:deadlines
-         heartbeats       zset    {mesh}:heartbeats
-         unhealthy_since  zset    {mesh}:unhealthy_since
-         counters         hash    {mesh}:counters
-         required_edges   hash    {mesh}:required_edges
-         agent_key        hash    {mesh}:agent:<id>
+  KEYS   version               string  {mesh}:version
+         log                   stream  {mesh}:log
+         deadlines             zset    {mesh}:deadlines
+         heartbeats            zset    {mesh}:heartbeats
+         unhealthy_since       zset    {mesh}:unhealthy_since
+         suspended             zset    {mesh}:suspended
+         missing               zset    {mesh}:missing
+         healthy_by_namespace  zset    {mesh}:healthy_by_namespace
+         counters              hash    {mesh}:counters
+         required_edges        hash    {mesh}:required_edges
+         agent_key             hash    {mesh}:agent:<id>
   ARGV   id            text
          log_length    integer, entries the log stores
          seen_version  integer, the highest version that the caller has read or returned
   REPLY  removed <version>   the agent was removed at this version
          unknown_agent       never registered, or removed before
-  WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
+  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
+         agent_key
   EMITS  remove unregistered | nothing
   COST   O(log N + edges)
 ]]
@@ -22,10 +26,12 @@
 --@include read_agent
 --@include count_required_edges
 --@include append_change
-local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
+--@include remove_missing
+--@include count_healthy
+local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
 local id, log_length, seen_version = unpack(ARGV)
 
-local agent = read_agent(agent_key)
+local agent, namespace = read_agent(agent_key)
 if not agent then
   return { 'unknown_agent' }
 end
@@ -36,6 +42,9 @@ local removed = append_change(version, log, log_length, seen_version, now_ms(), 
 count_required_edges(required_edges, agent.required_edges or '', '')
 redis.call('ZREM', heartbeats, id)
 redis.call('ZREM', deadlines, id)
-redis.call('ZREM', unhealthy_since, id)
+remove_missing(unhealthy_since, suspended, missing, namespace, id)
+if agent.status == 'healthy' then
+  count_healthy(healthy_by_namespace, namespace, -1)
+end
 redis.call('HINCRBY', counters, 'unregistrations', 1)
 return { 'removed', removed }

@@ -280,11 +280,15 @@ class RegistryClient:
                 raise
             return {"status": "not_ready"}
 
-    async def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End self-preservation, if it is active. The call is not retried: a retry could end a later period."""
-        return await self._session.write(
-            EndSelfPreservationResult, "POST", "/admin/self-preservation/end", repeatable=False
-        )
+    async def end_self_preservation(self, namespace: str | None = None) -> EndSelfPreservationResult | ErrorResponse:
+        """End self-preservation of a namespace (`*` is the whole mesh), by default all, if it is active.
+
+        The call is not retried: a retry could end a later period.
+        """
+        path = "/admin/self-preservation/end"
+        if namespace is not None:
+            path += f"?namespace={quote(namespace, safe='')}"
+        return await self._session.write(EndSelfPreservationResult, "POST", path, repeatable=False)
 
     async def metrics(self) -> Metrics | ErrorResponse:
         """Return the metrics of the mesh."""

@@ -173,9 +173,12 @@ class SyncRegistryClient(SyncSession):
         """Return whether any replica of the registry accepts requests."""
         return self._thread.run(self._client.ready())
 
-    def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End self-preservation, if it is active. The call is not retried: a retry could end a later period."""
-        return self._thread.run(self._client.end_self_preservation())
+    def end_self_preservation(self, namespace: str | None = None) -> EndSelfPreservationResult | ErrorResponse:
+        """End self-preservation of a namespace (`*` is the whole mesh), by default all, if it is active.
+
+        The call is not retried: a retry could end a later period.
+        """
+        return self._thread.run(self._client.end_self_preservation(namespace))
 
     def metrics(self) -> Metrics | ErrorResponse:
         """Return the metrics of the mesh."""

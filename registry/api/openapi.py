@@ -82,6 +82,7 @@ _DEPENDENCIES_PARAMS = {
     "explain": "true to include candidates, rejection reasons and earlier resolutions",
     **VERSION_PARAM,
 }
+_END_PARAMS = {"namespace": "of this namespace, or * of the whole mesh; default all"}
 _GRAPH_PARAMS = {"namespace": "of agents in this namespace", **VERSION_PARAM}
 
 
@@ -163,7 +164,7 @@ def api_paths(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
         "/health": {"get": operation("Health of the registry")},
         "/health/{agent_id}": {"get": operation("Health of an agent", path=_AGENT_ID_PARAM)},
         "/ready": {"get": operation("Readiness of this replica")},
-        "/admin/self-preservation/end": {"post": operation("End self-preservation")},
+        "/admin/self-preservation/end": {"post": operation("End self-preservation", query=_END_PARAMS)},
         "/metrics": {"get": operation("Metrics as JSON or Prometheus text")},
         "/metrics/prometheus": {"get": operation("Metrics as Prometheus text")},
         "/mcp": {"post": operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)},

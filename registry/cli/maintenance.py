@@ -116,6 +116,8 @@ def _describe_problems(report: "IntegrityReport") -> Iterable[str]:
         ("agent", "agent without a deadline, never expires", report.without_deadline),
         ("agent", "damaged record, not listed", tuple(report.unreadable)),
         ("edge", "required dependency without an agent", report.orphaned_edges),
+        ("entry", "missed heartbeat without an agent", report.orphaned_missing),
+        ("count", "healthy agents of this namespace are counted wrongly", tuple(report.miscounted)),
     ):
         for name in names[:_MAX_PRINTED_NAMES]:
             yield f"{kind:<8} {name!r}: {problem}"

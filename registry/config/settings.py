@@ -172,12 +172,12 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "self_preservation_share": Setting(
             "REGISTRY_SELF_PRESERVATION_SHARE",
             parse_percent,
-            "Share of healthy agents overdue within AGENT_TIMEOUT above which expiry is suspended; 100% disables it.",
+            "Share of a namespace's agents overdue within AGENT_TIMEOUT that suspends expiry; 100% disables it.",
         ),
         "self_preservation_min_agents": Setting(
             "REGISTRY_SELF_PRESERVATION_MIN_AGENTS",
             integer_parser(1, 10_000_000),
-            "Self-preservation needs at least this many agents that miss heartbeats.",
+            "Self-preservation needs this many agents of a namespace that miss heartbeats.",
         ),
         "self_preservation_duration": Setting(
             "REGISTRY_SELF_PRESERVATION_DURATION",

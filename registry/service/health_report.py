@@ -14,7 +14,7 @@ from registry.service.liveness.sweeper import Sweeper
 from registry.store.change_notifier import ChangeNotifier
 from registry.store.leader_lock import LeaderLock
 from registry.store.redis.errors import REFUSAL_ADVICE
-from registry.store.redis_health import ProbeResult, ServerHealth
+from registry.store.redis_health import MESH, ProbeResult, ServerHealth
 from registry.telemetry.collectors import (
     MetricsIterator,
     counter,
@@ -119,14 +119,19 @@ class StatusService:
             await self._reflector.wait_fresh()
         return self._totals
 
-    async def end_self_preservation(self) -> bool:
-        """End self-preservation of the mesh; return False if it is not active."""
-        ended = await self._sweeper.end_self_preservation()
+    async def end_self_preservation(self, namespace: str | None = None) -> int:
+        """End self-preservation of a namespace (`*`: of the mesh), by default all; return the number of periods."""
+        ended = await self._sweeper.end_self_preservation(namespace)
         with contextlib.suppress(
             RegistryError
         ):  # self-preservation has ended; a failed probe only delays the update of /health
             await self._monitor.tick()
         return ended
+
+    @property
+    def is_mesh_protected(self) -> bool:
+        """Whether the last probe found the whole mesh in self-preservation."""
+        return self._monitor.last_probe is not None and self._monitor.last_probe.is_mesh_protected
 
     def health(self) -> dict[str, Any]:
         """Return the body of GET /health, without the fields about the process."""
@@ -202,36 +207,62 @@ def outage_json(outage: Outage | None, probe: ProbeResult | None) -> dict[str, A
 
 
 def self_preservation_json(probe: ProbeResult | None) -> dict[str, Any]:
-    """Return the last self-preservation period as GET /health shows it: null and 0 before the first period."""
-    period = probe.self_preservation if probe is not None else None
-    active = period is not None and period.ended is None
+    """Return self-preservation as GET /health shows it: null and 0 before the first period.
+
+    The times and numbers are those of all active periods together, or of the latest that has ended.
+    """
+    if probe is None:
+        probe = ProbeResult(now=0)
+    active = probe.active_periods
+    periods = active or probe.self_preservation[-1:]
+    of_namespaces = [period for period in periods if period.namespace != MESH]
     return {
-        "active": active,
-        "since": _optional_rfc3339(period.since) if period else None,
-        "until": _optional_rfc3339(period.ended or period.until) if period else None,
-        "healthy": period.healthy if period else 0,
-        "overdue_at_start": period.overdue if period else 0,
-        "suspended": probe.overdue if probe is not None and active else 0,
-        "activations": probe.self_preservation_activations if probe is not None else 0,
+        "active": bool(active),
+        "mesh_wide": probe.is_mesh_protected,
+        "since": min((rfc3339(period.since) for period in periods), default=None),
+        "until": max((rfc3339(period.ended or period.until) for period in periods), default=None),
+        "healthy": sum(period.healthy for period in of_namespaces),
+        "overdue_at_start": sum(period.overdue for period in of_namespaces),
+        "suspended": probe.suspended,
+        "activations": probe.self_preservation_activations,
+        "protected_namespaces": probe.protected_namespaces,
+        "namespaces": [
+            {
+                "namespace": period.namespace,
+                "since": rfc3339(period.since),
+                "until": rfc3339(period.until),
+                "healthy": period.healthy,
+                "overdue_at_start": period.overdue,
+                "suspended": period.suspended,
+            }
+            for period in active
+            if period.namespace != MESH
+        ],
     }
 
 
 def _probe_metrics(probe: ProbeResult, outage: Outage | None) -> MetricsIterator:
-    period = probe.self_preservation
-    since, until = (period.since, period.ended or period.until) if period else (None, None)
-    active = period is not None and period.ended is None
+    periods = probe.active_periods or probe.self_preservation[-1:]
+    since = min((period.since for period in periods), default=None)
+    until = max((period.ended or period.until for period in periods), default=None)
+    active = bool(probe.active_periods)
     yield mesh_gauge("overdue_agents", "Agents past their deadline", probe.overdue)
     yield mesh_timestamp("outage_end", "End of the last outage", outage.end if outage else None)
     granted = "Times an agent's deadline was extended because of an outage"
     yield mesh_counter("outage_grace_granted", granted, probe.grace_granted)
     yield mesh_gauge("self_preservation_active", "1 while self-preservation suspends expiry", int(active))
     suspended = "Overdue agents whose expiry is suspended"
-    yield mesh_gauge("self_preservation_suspended_agents", suspended, probe.overdue if active else 0)
+    yield mesh_gauge("self_preservation_suspended_agents", suspended, probe.suspended)
+    namespaces = "Namespaces in self-preservation"
+    yield mesh_gauge("self_preservation_namespaces", namespaces, probe.protected_namespaces)
+    mesh_wide = "1 while self-preservation suspends expiry in the whole mesh"
+    yield mesh_gauge("self_preservation_mesh_wide", mesh_wide, int(probe.is_mesh_protected))
+    by_namespace = {
+        (period.namespace,): period.suspended for period in probe.active_periods if period.namespace != MESH
+    }
+    shown = "The same, of the 20 namespaces whose self-preservation is the latest"
+    yield labelled_gauge("self_preservation_suspended_by_namespace", shown, ("agent_namespace",), by_namespace)
     yield mesh_timestamp("self_preservation_since", "Start of the last self-preservation period", since)
     yield mesh_timestamp("self_preservation_until", "End of the last self-preservation period", until)
     activations = probe.self_preservation_activations
     yield mesh_counter("self_preservation_activations", "Self-preservation periods so far", activations)
-
-
-def _optional_rfc3339(time_ms: int | None) -> str | None:
-    return None if time_ms is None else rfc3339(time_ms)

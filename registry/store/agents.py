@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import IdInUse, StaleVersion, UnknownAgent
+from registry.model.registration.schema import DEFAULT_NAMESPACE
 from registry.store.keys import Keys, encode
 from registry.store.record_codec import encode_edges, server_time_ms
 from registry.store.redis.batcher import Batcher
@@ -48,7 +49,7 @@ class RegistrationWrite:
     counts_as_heartbeat: bool = False
     required_edges: frozenset[tuple[str, str]] = frozenset()
     edges_revision: str = ""
-    namespace: str = ""
+    namespace: str = DEFAULT_NAMESPACE
     endpoint: str = ""
     exclusive: bool = False
 
@@ -242,13 +243,12 @@ class Agents:
         return self._recent_heartbeats_batcher.submit(since)
 
     async def overdue_since(self, agent_ids: Sequence[str]) -> list[int | None]:
-        """Return the deadline of each agent in ms if it has passed, None if not, in the order of the arguments."""
-        key = self._keys.shared["deadlines"]
+        """Return the deadline of each agent that self-preservation suspends, None for others, in the given order."""
+        key = self._keys.shared["suspended"]
         commands: list[Command] = [("ZMSCORE", key, *part) for part in chunks(agent_ids, _MAX_IDS_PER_READ)]
-        time, *replies = await self._read_pipeline.execute([("TIME",), *commands])
-        now = server_time_ms(raise_for_error(time))
+        replies = await self._read_pipeline.execute(commands)
         scores = (score for reply in replies for score in raise_for_error(reply))
-        return [None if score is None or int(score) > now else int(score) for score in scores]
+        return [None if score is None else int(score) for score in scores]
 
     async def close(self) -> None:
         """Wait until every accepted write and read has its result."""

@@ -1,5 +1,6 @@
 """Checks and repairs the data of a mesh in Redis."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +22,9 @@ class IntegrityReport:
 
     `orphaned` agents have a deadline or a heartbeat and no record; agents `without_deadline` have a record, and no
     sweep would ever find them; `unreadable` agents have a damaged record, here with its version or ''.
-    `orphaned_edges` are counted required edges, as `encode_edges` writes them, that no agent has.
+    `orphaned_edges` are counted required edges, as `encode_edges` writes them, that no agent has. `orphaned_missing`
+    are entries of agents that miss heartbeats, for agents that do not exist. `miscounted` has the correction of the
+    number of healthy agents, by namespace.
     """
 
     agents: int = 0
@@ -29,12 +32,14 @@ class IntegrityReport:
     without_deadline: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     orphaned_edges: tuple[str, ...] = ()
+    orphaned_missing: tuple[str, ...] = ()
+    miscounted: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     @property
     def is_consistent(self) -> bool:
         """Whether the check found no problem."""
-        return not (self.orphaned or self.without_deadline or self.unreadable or self.orphaned_edges or self.problems)
+        return self == IntegrityReport(agents=self.agents)
 
 
 class RepairResult(NamedTuple):
@@ -60,9 +65,18 @@ class IntegrityCheck:
         hashes = {
             decode(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _prefix_pattern(prefix))
         }
-        deadlines = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.deadlines)}
+        deadlines = {
+            decode(member)
+            for key in (self._keys.deadlines, self._keys.shared["suspended"])
+            async for member in self._scan("ZSCAN", key=key)
+        }
         heartbeats = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.heartbeats)}
-        unreadable, edges = await self._read_records(hashes)
+        missing = {decode(entry) async for entry in self._scan("ZSCAN", key=self._keys.shared["missing"])}
+        unreadable, edges, healthy = await self._read_records(hashes)
+        corrections = await self._count_corrections(healthy)
+        if corrections:  # agents may have changed during the scan
+            again = await self._count_corrections((await self._read_records(hashes))[2])
+            corrections = dict(corrections.items() & again.items())
         suspects = (hashes ^ deadlines) | (heartbeats - hashes)
         without_deadline, orphaned = await self._recheck_agents(suspects - set(unreadable))
         return IntegrityReport(
@@ -71,6 +85,8 @@ class IntegrityCheck:
             without_deadline=without_deadline,
             unreadable=unreadable,
             orphaned_edges=await self._recheck_edges(counted - edges),
+            orphaned_missing=tuple(sorted(entry for entry in missing if entry.split(" ", 3)[-1] not in hashes)),
+            miscounted=corrections,
             problems=await self._log_problems(),
         )
 
@@ -92,6 +108,16 @@ class IntegrityCheck:
             # If an agent has such an edge by now, deleting it only causes one more cycle check later.
             (reply,) = await self._pipeline.execute([("HDEL", self._keys.required_edges, *map(encode, edges))])
             orphaned += raise_for_error(reply)
+        missing, healthy = self._keys.shared["missing"], self._keys.shared["healthy_by_namespace"]
+        for entries in chunks(report.orphaned_missing, _SCAN_COUNT):
+            (reply,) = await self._pipeline.execute([("ZREM", missing, *map(encode, entries))])
+            orphaned += raise_for_error(reply)
+        for counts in chunks([*report.miscounted.items()], _SCAN_COUNT):
+            commands = [("ZINCRBY", healthy, change, encode(namespace)) for namespace, change in counts]
+            scores = map(raise_for_error, await self._pipeline.execute(commands))
+            empty = [encode(namespace) for (namespace, _), score in zip(counts, scores, strict=True) if int(score) <= 0]
+            if empty:
+                await self._pipeline.execute([("ZREM", healthy, *empty)])
         return RepairResult(orphaned, deleted, rescheduled)
 
     async def _scan(self, command: str, *options: str | bytes, key: bytes | None = None) -> AsyncIterator[bytes]:
@@ -106,9 +132,12 @@ class IntegrityCheck:
             if cursor == b"0":
                 return
 
-    async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
-        """Return the versions of unreadable agents ('' if unknown), by id, and the required edges of all agents."""
-        unreadable, edges = {}, set[str]()
+    async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str], Counter[str]]:
+        """Return the versions of unreadable agents ('' if unknown), by id, and data of all agents.
+
+        These are their required edges, and the numbers of healthy ones by namespace.
+        """
+        unreadable, edges, healthy = {}, set[str](), Counter[str]()
         for part in chunks([*ids], _SCAN_COUNT):
             replies = await self._pipeline.execute([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
             for agent_id, reply in zip(part, replies, strict=True):
@@ -116,13 +145,26 @@ class IntegrityCheck:
                     unreadable[agent_id] = ""
                     continue
                 fields = to_mapping(raise_for_error(reply))
+                if fields.get(b"status") == b"healthy":
+                    healthy[decode(fields.get(b"namespace", b"?"))] += 1
                 edges.update(decode(fields.get(b"required_edges", b"")).split("\n"))
                 try:
                     if fields:
                         decode_agent(agent_id, fields)
                 except BadRecordError:
                     unreadable[agent_id] = fields.get(b"version", b"").decode(errors="replace")
-        return unreadable, edges
+        return unreadable, edges, healthy
+
+    async def _count_corrections(self, healthy: Counter[str]) -> dict[str, int]:
+        """Return the differences of the numbers of healthy agents from those that Redis has, by namespace."""
+        key = self._keys.shared["healthy_by_namespace"]
+        counted = [member async for member in self._scan("ZSCAN", key=key)]
+        corrections = dict(healthy)
+        for part in chunks(counted, _SCAN_COUNT):
+            (scores,) = await self._pipeline.execute([("ZMSCORE", key, *part)])
+            for member, score in zip(part, raise_for_error(scores), strict=True):
+                corrections[decode(member)] = healthy[decode(member)] - int(score or 0)
+        return {namespace: change for namespace, change in corrections.items() if change}
 
     async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the ids of suspects with a record but no deadline, and of those with a deadline or heartbeat only."""
@@ -135,15 +177,17 @@ class IntegrityCheck:
                     for command in (
                         ("EXISTS", self._keys.agent(agent_id)),
                         ("ZSCORE", self._keys.deadlines, encode(agent_id)),
+                        ("ZSCORE", self._keys.shared["suspended"], encode(agent_id)),
                         ("ZSCORE", self._keys.heartbeats, encode(agent_id)),
                     )
                 ]
             )
             results = iter(map(raise_for_error, replies))
-            for agent_id, record, deadline, heartbeat in zip(part, results, results, results, strict=True):
-                if record and deadline is None:
+            for agent_id, record, *times in zip(part, results, results, results, results, strict=True):
+                deadline, suspended, heartbeat = times
+                if record and deadline is suspended is None:
                     without_deadline.append(agent_id)
-                elif not record and (deadline is not None or heartbeat is not None):
+                elif not record and not deadline is suspended is heartbeat is None:
                     orphaned.append(agent_id)
         return tuple(without_deadline), tuple(orphaned)
 

@@ -14,46 +14,61 @@ from registry.store.redis.pipeline import Pipeline
 _MIN_REDIS_VERSION = (7, 0)
 _CONFIG_NAMES = ("maxmemory", "maxmemory-policy", "appendonly")
 
+MESH = "*"
+"""The name under which the whole mesh has self-preservation."""
+
 
 class SelfPreservation(NamedTuple):
-    """The latest period of self-preservation: start, planned end, and actual end or None, in ms of the Redis server.
+    """The latest period of self-preservation of a namespace: start, planned end, and actual end or None.
 
-    It started because `overdue` of `healthy` agents missed their heartbeats within one window.
+    It started because `overdue` of `healthy` agents missed their heartbeats within one window; `suspended` agents are
+    overdue and keep their status. The namespace `*` is the whole mesh: then `overdue` of `healthy` namespaces were in
+    self-preservation. Times are ms of the Redis server.
     """
 
+    namespace: str
     since: int
     until: int
     ended: int | None
     overdue: int
     healthy: int
+    suspended: int
+
+    @classmethod
+    def from_text(cls, text: bytes) -> Self:
+        """Decode a period as lua/probe.lua returns it."""
+        namespace, suspended, since, until, ended, _below_since, overdue, healthy = text.decode().split(" ")
+        end = None if ended == "-" else int(ended)
+        return cls(namespace, int(since), int(until), end, int(overdue), int(healthy), int(suspended))
 
 
 class ProbeResult(NamedTuple):
     """The result of a probe of the Redis server; times are in ms of that server.
 
     `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it.
-    `overdue` agents are past their deadline. `grace_granted` counts deadlines that were extended because of an outage.
-    While `repairing_clock_rollback`, the leader corrects times after Redis' clock was set back.
+    `overdue` agents are past their deadline; self-preservation suspends the transition of `suspended` ones of them.
+    `grace_granted` counts deadlines that were extended because of an outage. While `repairing_clock_rollback`, the
+    leader corrects times after Redis' clock was set back. `protected_namespaces` are in self-preservation;
+    `self_preservation` has the period of the mesh if there is one, those of the latest of these namespaces, then the
+    latest that has ended.
     """
 
     now: int
-    outage_end: int | None
-    outage_start: int | None
-    repairing_clock_rollback: bool
-    overdue: int
-    grace_granted: int
-    self_preservation_activations: int
-    self_preservation: SelfPreservation | None
+    outage_end: int | None = None
+    outage_start: int | None = None
+    repairing_clock_rollback: bool = False
+    overdue: int = 0
+    grace_granted: int = 0
+    self_preservation_activations: int = 0
+    suspended: int = 0
+    protected_namespaces: int = 0
+    self_preservation: tuple[SelfPreservation, ...] = ()
 
     @classmethod
     def from_reply(cls, reply: list[bytes]) -> Self:
         """Decode the reply of lua/probe.lua."""
-        now, outage, clock_rollback, overdue, grace_granted, activations, *fields = reply[1:]
+        now, outage, clock_rollback, overdue, grace_granted, activations, suspended, protected, *periods = reply[1:]
         end, _, start = outage.partition(b" ")
-        since, until, ended, newly_overdue, healthy = (int(field) if field else None for field in fields)
-        self_preservation = None
-        if since is not None and until is not None:
-            self_preservation = SelfPreservation(since, until, ended, newly_overdue or 0, healthy or 0)
         return cls(
             now=int(now),
             outage_end=int(end) if end else None,
@@ -62,8 +77,20 @@ class ProbeResult(NamedTuple):
             overdue=int(overdue),
             grace_granted=int(grace_granted),
             self_preservation_activations=int(activations),
-            self_preservation=self_preservation,
+            suspended=int(suspended),
+            protected_namespaces=int(protected),
+            self_preservation=tuple(map(SelfPreservation.from_text, periods)),
         )
+
+    @property
+    def active_periods(self) -> tuple[SelfPreservation, ...]:
+        """The periods of self-preservation that have not ended, at most one for the mesh and 20 for namespaces."""
+        return tuple(period for period in self.self_preservation if period.ended is None)
+
+    @property
+    def is_mesh_protected(self) -> bool:
+        """Whether the whole mesh is in self-preservation."""
+        return any(period.namespace == MESH for period in self.active_periods)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from registry.store.keys import Keys, decode, encode
 from registry.store.record_codec import server_time_ms
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
+from registry.store.redis_health import MESH
 from registry.store.scripts import MAX_AGENTS_PER_CALL
 from registry.store.seen_version import SeenVersion
 
@@ -23,7 +24,7 @@ class StaleEpochError(RegistryError):
 
 
 class SweepWork(NamedTuple):
-    """The work of a sweep: overdue agents, whether self-preservation may be active, and a clock rollback to repair.
+    """The work of a sweep: overdue agents, whether to update self-preservation, and a clock rollback to repair.
 
     `clock_rollback` is the time when Redis' clock was set back, '' if no times need repair.
     """
@@ -50,6 +51,14 @@ class SweepResult(NamedTuple):
     orphaned: int
     bad_record: int
     grace_granted: int
+    suspended: int
+
+
+class Release(NamedTuple):
+    """Agents that are overdue again after self-preservation, and where the next call continues, None at the end."""
+
+    agents: int
+    after: str | None
 
 
 class Sweeps:
@@ -60,21 +69,27 @@ class Sweeps:
         self._seen = seen
         self._settings = settings
         self._pipeline = pipeline
+        self._period_cursor: int | bytes = 0
 
     async def find_work(self) -> SweepWork:
         """Return the work of the next sweep, with up to 200 overdue agents, the longest overdue first."""
         keys = self._keys.shared
         overdue = ("ZRANGE", keys["deadlines"], 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
-            [("TIME",), overdue, ("EXISTS", keys["self_preservation"]), ("GET", keys["clock_rollback"])]
+            [
+                ("TIME",),
+                overdue,
+                ("EXISTS", keys["self_preservation"], keys["suspended"]),
+                ("GET", keys["clock_rollback"]),
+            ]
         )
         time, pairs, self_preservation, clock_rollback = map(raise_for_error, replies)
         now = server_time_ms(time)
         ids = [decode(member) for member, score in zip(pairs[::2], pairs[1::2], strict=True) if int(score) <= now]
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
-    async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
-        """Change agents to their next status; None if self-preservation suspends expiry. Raises StaleEpochError."""
+    async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult:
+        """Change agents to their next status, or suspend them during self-preservation. Raises StaleEpochError."""
         settings = self._settings
         call = self._pipeline.scripts["sweep"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
@@ -92,7 +107,46 @@ class Sweeps:
         )
         word, *rest = await self._pipeline.call_script(call)
         _raise_if_stale(word, rest, epoch)
-        return None if word == b"suspended" else SweepResult(*rest)
+        return SweepResult(*rest)
+
+    async def update_self_preservation(self, epoch: int) -> Release:
+        """Update the next 200 or so periods of self-preservation, and release agents. Raises StaleEpochError.
+
+        With more periods than that, the next call continues where this one ended.
+        """
+        scan = ("HSCAN", self._keys.shared["self_preservation"], self._period_cursor, "COUNT", MAX_AGENTS_PER_CALL)
+        self._period_cursor, fields = raise_for_error((await self._pipeline.execute([scan]))[0])
+        names = [name for name in fields[::2] if name != MESH.encode()]
+        *others, last = [names[at : at + MAX_AGENTS_PER_CALL] for at in range(0, len(names) or 1, MAX_AGENTS_PER_CALL)]
+        for part in others:
+            await self.release(epoch, "", namespaces=part)
+        return await self.release(epoch, "", namespaces=last)
+
+    async def release(
+        self, epoch: int, after: str, *, everything: bool = False, namespaces: Sequence[bytes] = ()
+    ) -> Release:
+        """Make up to 1,200 agents overdue again that self-preservation no longer suspends, or with `everything` any.
+
+        It continues behind the namespace `after`; the periods of `namespaces` are updated before. Raises
+        StaleEpochError.
+        """
+        settings = self._settings
+        call = self._pipeline.scripts["update_self_preservation"].call(
+            self._keys.shared,
+            {
+                "leader_epoch": epoch,
+                "window": settings.agent_timeout // _MILLISECOND,
+                "max_share": int(settings.self_preservation_share),
+                "min_agents": settings.self_preservation_min_agents,
+                "max_duration": settings.self_preservation_duration // _MILLISECOND,
+                "release_all": int(everything),
+                "after": encode(after),
+                "namespaces…": namespaces,
+            },
+        )
+        word, *rest = await self._pipeline.call_script(call)
+        _raise_if_stale(word, rest, epoch)
+        return Release(int(rest[0]), None if word == b"done" else decode(rest[1]))
 
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
         """Return the next cursor (None at the end) and some of all agent ids; ids may be repeated. Start with None."""
@@ -134,10 +188,17 @@ class Sweeps:
                 return False
         return True
 
-    async def end_self_preservation(self) -> bool:
-        """End self-preservation; return False if it is not active."""
-        call = self._pipeline.scripts["end_self_preservation"].call(self._keys.shared, {})
-        return bool((await self._pipeline.call_script(call))[0] == b"ended")
+    async def end_self_preservation(self, namespace: str | None = None) -> int:
+        """End self-preservation of a namespace (`*`: of the mesh), by default all; return the number of periods."""
+        total = 0
+        while True:
+            call = self._pipeline.scripts["end_self_preservation"].call(
+                self._keys.shared, {"namespace": namespace or ""}
+            )
+            word, *ended = await self._pipeline.call_script(call)
+            if word == b"not_active":
+                return total
+            total += ended[0]
 
     async def epoch(self) -> int:
         """Return the current epoch of the leader, 0 without one; a replica without leader election sweeps with it."""

@@ -108,6 +108,7 @@ HEALTHY = {
     'mcp_registry_errors_total{pod="a",status="404"}': "0+6000x20",
     'mcp_registry_overdue_agents{pod="a"}': "0x20",
     'mcp_registry_self_preservation_active{pod="a"}': "0x20",
+    'mcp_registry_self_preservation_suspended_agents{pod="a"}': "0x20",
     'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0x20",
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="0.01"}': "0+6000x20",
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="1"}': "0+6000x20",
@@ -126,6 +127,7 @@ FAULTS = {
     "RegistrySelfPreservation": {
         'mcp_registry_self_preservation_active{pod="a"}': "1x20",
         'mcp_registry_overdue_agents{pod="a"}': "60x20",
+        'mcp_registry_self_preservation_suspended_agents{pod="a"}': "60x20",
     },
     "RegistrySweepLate": {'mcp_registry_overdue_agents{pod="a"}': "60x20"},
     "RegistryLoopFails": {'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0+60x20"},

@@ -3,10 +3,12 @@
 A state maps names to cells. A name is that of a key, such as `version` or `last_probe`; `deadlines/a`,
 `counters/removed` or `required_edges/c d` for a member; `a/status` for a field of the hash of agent a; `resolutions/a`
 for its stored resolutions, joined by `|`; `a` alone for an agent key that is a string and not a hash. Times are
-relative to the start of the test, so no test waits.
+relative to the start of the test, so no test waits. `missing` and `healthy_by_namespace` follow from the other cells:
+the harness writes them before a call, and compares them after it.
 """
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +25,9 @@ from tests.support.lua_headers import read_header
 KEYS = Keys("mesh")
 AGENT_KEY_PREFIX = KEYS.agent("").decode()
 STRING_KEYS = ("version", "timeline", "leader", "epoch", "last_probe", "outage", "clock_rollback")
-SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since")
+SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since", "suspended", "protected")
+# The contents of these follow from the other cells.
+DERIVED_KEYS = ("missing", "healthy_by_namespace")
 HASH_KEYS = ("counters", "self_preservation", "required_edges")
 RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()
 # Fields in the hash of an agent that no log entry contains.
@@ -60,6 +64,7 @@ class ErrorReply:
 Cell = str | int | MsAfterStart | MsAfterCall | LastVersion | ErrorReply
 Expected = Cell | tuple[Cell, ...]
 State = Mapping[str, Expected]
+Cells = dict[str, Expected | None]
 LAST_VERSION = LastVersion()
 
 # The initial state of every table unless a row changes it; None removes a cell.
@@ -120,6 +125,18 @@ def an_agent(
     return cells
 
 
+def a_period(
+    name: str, since: Cell, until: Cell, ended: Cell = "-", below: Cell = "-", numbers: tuple[int, int] = (30, 40)
+) -> dict[str, Expected | None]:
+    """Return the cells of a period of self-preservation; `numbers` are overdue and healthy agents at its start."""
+    fields = [since, until, ended, below, str(numbers[0]), str(numbers[1])]
+    text = [part for field in fields for part in (" ", field)][1:]
+    cells: dict[str, Expected | None] = {f"self_preservation/{name}": tuple(text)}
+    if name != "*":
+        cells[f"protected/{name}"] = since if ended == "-" else ("-", since)
+    return cells
+
+
 def removed_agent(name: str, **fields: str) -> dict[str, None]:
     """Return the cells of an agent, all removed."""
     return dict.fromkeys(
@@ -162,6 +179,9 @@ class ScriptHarness:
         for name, cell in {**INITIAL_STATE, **row.before}.items():
             if cell is not None:
                 await self._write_cell(name, cell)
+        for name, score in derived_cells(await self.read_state()).items():
+            key, _, member = name.partition("/")
+            await self.execute("ZADD", KEYS.shared[key], score, member)
 
     async def run_case(
         self, row: ScriptCase, after_preparing: Callable[["ScriptHarness"], Awaitable[None]] | None = None
@@ -189,7 +209,7 @@ class ScriptHarness:
             text = await self.execute("GET", KEYS.shared[name])
             if text is not None:
                 state[name] = text.decode()
-        for name in SORTED_SET_KEYS:
+        for name in (*SORTED_SET_KEYS, *DERIVED_KEYS):
             items = await self.execute("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
             state |= {f"{name}/{member}": score for member, score in _pairs(items).items()}
         for name in HASH_KEYS:
@@ -314,7 +334,9 @@ class ScriptHarness:
     ) -> None:
         """Assert that the cells of the row changed as expected, all others stayed, and the header lists each write."""
         versions = {fields.get("id"): _entry_version(entry) for entry, fields in entries}
-        for name in (before.keys() | after.keys() | row.after.keys()) - {"log"}:
+        derived = {name for name in before.keys() | after.keys() if name.partition("/")[0] in DERIVED_KEYS}
+        assert {name: after[name] for name in derived & after.keys()} == derived_cells(after)
+        for name in (before.keys() | after.keys() | row.after.keys()) - derived - {"log"}:
             if name in row.after:
                 expected, actual = row.after[name], after.get(name)
                 version = versions.get(name.partition("/")[0], after.get("version", ""))
@@ -330,6 +352,21 @@ class ScriptHarness:
         assert changed <= declared_writes(row.script), (
             f"{changed - declared_writes(row.script)} written, but not in WRITES"
         )
+
+
+def derived_cells(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of `missing` and `healthy_by_namespace` that follow from the other cells."""
+    cells: Counter[str] = Counter()
+    for name, value in state.items():
+        key, _, member = name.partition("/")
+        namespace, status = state.get(f"{member}/namespace", "?"), state.get(f"{member}/status")
+        if key == "unhealthy_since":
+            cells[f"missing/unhealthy {namespace} {int(value):015} {member}"] = 0
+        elif key == "suspended":
+            cells[f"missing/suspended {namespace} {int(status == 'healthy'):015} {member}"] = 0
+        elif member == "status" and value == "healthy":
+            cells[f"healthy_by_namespace/{state.get(f'{key}/namespace', '?')}"] += 1
+    return {name: str(score) for name, score in cells.items()}
 
 
 def key_name(cell: str) -> str:

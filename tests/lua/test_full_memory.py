@@ -19,6 +19,7 @@ from tests.lua import (
     test_save_resolution,
     test_sweep,
     test_unregister,
+    test_update_self_preservation,
 )
 from tests.lua.script_harness import ScriptCase, ScriptHarness
 from tests.lua.test_register import ROWS as REGISTRATIONS
@@ -29,6 +30,7 @@ WORKING = [
     *(
         test_probe.ROWS,
         test_end_self_preservation.ROWS,
+        test_update_self_preservation.ROWS,
         test_new_timeline.ROWS,
         test_repair_clock_rollback.ROWS,
         test_invalidate_timeline.ROWS,

@@ -36,7 +36,7 @@ def row(
         if isinstance(reply, ErrorReply)
         else sum(word.startswith("healthy") and mode != "record" for word, mode in zip(reply, modes, strict=True))
     )
-    touched: dict[str, Expected | None] = {"last_probe": MsAfterCall(), "counters/heartbeats": str(counted)}
+    touched: dict[str, Expected | None] = {"counters/heartbeats": str(counted)}
     return ScriptCase(
         description=description,
         script="heartbeat",
@@ -268,18 +268,31 @@ ROWS = [
         reply=ErrorReply("at most 200 agents"),
     ),
     row(
-        "the end of an outage is recorded",
+        "an agent that self-preservation suspends has a deadline again",
         "a revive",
-        before={**HEALTHY, "last_probe": MsAfterStart(-60_000)},
+        before={**HEALTHY, "deadlines/a": None, "suspended/a": MsAfterStart(-500), "suspended/b": MsAfterStart(-500)},
         reply=("healthy",),
-        after={**EXTENDED, "outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
+        after={**EXTENDED, "suspended/a": None},
     ),
     row(
-        "a clock rollback is recorded",
+        "so has one that was degraded before",
         "a revive",
-        before={**HEALTHY, "last_probe": MsAfterStart(60_000)},
+        before={
+            **not_healthy("a", "degraded"),
+            "a/namespace": "n",
+            "unhealthy_since/a": MsAfterStart(-10_000),
+            "deadlines/a": None,
+            "suspended/a": MsAfterStart(-500),
+        },
         reply=("healthy",),
-        after={**EXTENDED, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
+        after={
+            **EXTENDED,
+            "a/status": "healthy",
+            "a/version": LAST_VERSION,
+            "unhealthy_since/a": None,
+            "suspended/a": None,
+        },
+        log=(recovers("a", "degraded"),),
     ),
     *(
         row(

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.lua.script_harness import Expected, MsAfterCall, MsAfterStart, ScriptCase, ScriptHarness, an_agent
+from tests.lua.script_harness import Expected, MsAfterCall, MsAfterStart, ScriptCase, ScriptHarness, a_period, an_agent
 
-NO_SELF_PRESERVATION: tuple[Expected, ...] = ("", "", "", "", "")
 OLD = "123 45"
 
 
@@ -19,17 +18,21 @@ def row(
     before: Mapping[str, Expected | None] | None = None,
     overdue: int = 0,
     totals: tuple[str, str] = ("0", "0"),
-    self_preservation: tuple[Expected, ...] = NO_SELF_PRESERVATION,
+    suspended: int = 0,
+    periods: tuple[Expected, ...] = (),
 ) -> ScriptCase:
     """Return a row with a probe after another or after none; `outage` is the new one, None if there is no outage."""
     stored = outage or OLD
+    active = str(
+        sum(name.startswith("protected/") and not isinstance(cell, tuple) for name, cell in (before or {}).items())
+    )
     clock_rollback: Expected = MsAfterCall() if rollback else ""
     return ScriptCase(
         description=description,
         script="probe",
         args={},
         before={"last_probe": probe, "outage": OLD, **(before or {})},
-        reply=("ok", MsAfterCall(), stored, clock_rollback, str(overdue), *totals, *self_preservation),
+        reply=("ok", MsAfterCall(), stored, clock_rollback, str(overdue), *totals, str(suspended), active, *periods),
         after={
             "last_probe": MsAfterCall(),
             "outage": stored,
@@ -75,27 +78,50 @@ ROWS = [
         totals=("7", "2"),
     ),
     row(
-        "it returns active self-preservation",
+        "it returns active self-preservation, with the number of suspended agents",
         MsAfterStart(-1000),
         before={
-            "self_preservation/since": "1",
-            "self_preservation/until": "2",
-            "self_preservation/overdue": "30",
-            "self_preservation/healthy": "40",
+            **a_period("n", "1", "2"),
+            **an_agent("a", "healthy", namespace="n"),
+            **an_agent("b", "expired", namespace="n"),
+            **an_agent("c", "healthy", namespace="n-o"),
+            **an_agent("d", "healthy", namespace="n", deadline_at=-10),
+            **{f"suspended/{name}": MsAfterStart(-20) for name in "abc"},
         },
-        self_preservation=("1", "2", "", "30", "40"),
+        overdue=4,
+        suspended=3,
+        periods=("n 2 1 2 - - 30 40",),
     ),
     row(
         "it returns self-preservation that has ended",
         MsAfterStart(-1000),
+        before=a_period("n", "1", "2", "3", "4"),
+        periods=("n 0 1 2 3 4 30 40",),
+    ),
+    row(
+        "it returns that of the mesh, then the latest of the namespaces, then the latest that has ended",
+        MsAfterStart(-1000),
         before={
-            "self_preservation/since": "1",
-            "self_preservation/until": "2",
-            "self_preservation/ended": "3",
-            "self_preservation/overdue": "30",
-            "self_preservation/healthy": "40",
+            **a_period("a", "5", "9"),
+            **a_period("b", "7", "9"),
+            **a_period("c", "6", "9"),
+            **a_period("d", "3", "9", "8"),
+            **a_period("e", "4", "9", "8"),
+            **a_period("*", "8", "9"),
         },
-        self_preservation=("1", "2", "3", "30", "40"),
+        periods=(
+            "* 0 8 9 - - 30 40",
+            "b 0 7 9 - - 30 40",
+            "c 0 6 9 - - 30 40",
+            "a 0 5 9 - - 30 40",
+            "e 0 4 9 8 - 30 40",
+        ),
+    ),
+    row(
+        "it returns twenty of the namespaces in self-preservation",
+        MsAfterStart(-1000),
+        before={name: cell for at in range(21) for name, cell in a_period(f"n{at}", str(at + 1), "99").items()},
+        periods=tuple(f"n{at} 0 {at + 1} 99 - - 30 40" for at in range(20, 0, -1)),
     ),
 ]
 

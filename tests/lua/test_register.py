@@ -355,6 +355,40 @@ EDGES = [
 ]
 
 ROWS = [
+    row(
+        "an agent that self-preservation suspends has a deadline again",
+        before={**HEALTHY, "deadlines/a": None, "suspended/a": MsAfterStart(-500), "suspended/b": MsAfterStart(-500)},
+        reply=("unchanged", "900"),
+        after={**EXTENDED, "suspended/a": None},
+    ),
+    row(
+        "so has one that moves to another namespace",
+        before={
+            **stored_agent("a", "expired", heartbeat_at=-500_000, namespace="m"),
+            "unhealthy_since/a": MsAfterStart(-400_000),
+            "suspended/a": MsAfterStart(-500),
+        },
+        spec=OTHER,
+        reply=("updated", LAST_VERSION),
+        after={
+            **CHANGED,
+            **EXTENDED,
+            "a/spec": OTHER,
+            "a/status": "healthy",
+            "a/namespace": "n",
+            "unhealthy_since/a": None,
+            "suspended/a": None,
+        },
+        log=entry("modify", "updated", spec_before=SPEC, status_before="expired"),
+    ),
+    row(
+        "a healthy agent that moves is counted in its new namespace only",
+        before={**HEALTHY, "a/namespace": "m"},
+        spec=OTHER,
+        reply=("updated", LAST_VERSION, "m", "http://a"),
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER, "a/namespace": "n"},
+        log=entry("modify", "updated", spec_before=SPEC),
+    ),
     *(
         row(
             f"a {status} agent that registers again is not unhealthy any more",

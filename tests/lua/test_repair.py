@@ -56,6 +56,17 @@ ROWS = [
         after={"deadlines/a": None, "heartbeats/a": None, "unhealthy_since/a": None},
     ),
     row(
+        "an agent that self-preservation suspends needs no deadline",
+        before={**an_agent("a", "healthy", heartbeat_at=-1), "suspended/a": MsAfterStart(-1)},
+        counts=(0, 0, 0),
+    ),
+    row(
+        "without an agent it is deleted",
+        before={"suspended/a": MsAfterStart(-1)},
+        counts=(1, 0, 0),
+        after={"suspended/a": None},
+    ),
+    row(
         "an agent without a deadline gets the current time",
         before=an_agent("a", "healthy", heartbeat_at=-1),
         counts=(0, 0, 1),

@@ -107,6 +107,7 @@ ROWS = [
         before={
             "a/spec": "{}",
             "a/foreign": "x",
+            "suspended/a": MsAfterStart(-1),
             "deadlines/a": MsAfterStart(1000),
             "unhealthy_since/a": MsAfterStart(-1),
         },
@@ -114,6 +115,7 @@ ROWS = [
         after={
             **restored("a", "healthy"),
             "a/foreign": None,
+            "suspended/a": None,
             "unhealthy_since/a": None,
             "heartbeats/a": "5000",
             "deadlines/a": MsAfterCall(60_000),

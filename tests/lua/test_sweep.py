@@ -5,35 +5,36 @@ import pytest
 from tests.lua.script_harness import (
     LAST_VERSION,
     LOG_LENGTH,
+    Cells,
     ErrorReply,
     Expected,
     MsAfterCall,
     MsAfterStart,
     ScriptCase,
     ScriptHarness,
+    a_period,
     an_agent,
     removed_agent,
 )
 
-OUTCOMES = ("degraded", "expired", "removed", "not_due", "orphaned", "bad_record", "grace_granted")
+OUTCOMES = ("degraded", "expired", "removed", "not_due", "orphaned", "bad_record", "grace_granted", "suspended")
 WINDOW, DURATION = 60_000, 600_000
 RETENTION = 600_000
-SUSPENDED = ("suspended",)
 
 
 def row(
     description: str,
     *ids: str,
-    before: dict[str, Expected | None],
+    before: Cells,
     reply: dict[str, int] | tuple[Expected, ...] | ErrorReply,
-    after: dict[str, Expected | None] | None = None,
+    after: Cells | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     epoch: str = "7",
     minimum: int = 10,
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
     """Return a row with one call under epoch 7, stored too unless in `before`; `reply` has the non-zero counts."""
-    counted = isinstance(reply, dict) or reply == SUSPENDED
+    counted = isinstance(reply, dict)
     return ScriptCase(
         description=description,
         script="sweep",
@@ -61,7 +62,7 @@ def step(name: str, kind: str, reason: str, heartbeat: Expected, **before: Expec
     return {"kind": kind, "reason": reason, "id": name, "heartbeat": heartbeat, **before}
 
 
-def transitioned(name: str, status: str, deadline: Expected) -> dict[str, Expected | None]:
+def transitioned(name: str, status: str, deadline: Expected) -> Cells:
     """Return the cells of an agent after a transition."""
     return {f"{name}/status": status, f"{name}/version": LAST_VERSION, f"deadlines/{name}": deadline}
 
@@ -72,10 +73,10 @@ DEGRADED = {**transitioned("a", "degraded", MsAfterStart(-500 + 120_000)), "unhe
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 # Redis recovered twenty seconds ago, after fifty seconds in which it received no heartbeats.
-OUTAGE: dict[str, Expected | None] = {"outage": (MsAfterStart(-20_000), " ", MsAfterStart(-70_000))}
+OUTAGE: Cells = {"outage": (MsAfterStart(-20_000), " ", MsAfterStart(-70_000))}
 
 
-def with_grace(due: int) -> dict[str, Expected | None]:
+def with_grace(due: int) -> Cells:
     """Return the cells that the grace period changes."""
     return {"deadlines/a": MsAfterStart(due), "counters/grace_granted": "1"}
 
@@ -176,9 +177,15 @@ GRACE = [
 ]
 
 
-def other_agents(healthy: int, recent: int = 0, before: int = 0) -> dict[str, Expected | None]:
+def in_namespace(namespace: str, cells: Cells) -> Cells:
+    """Return the cells of agents with their namespace."""
+    names = {name.partition("/")[0] for name in cells if name.endswith("/status")}
+    return cells | {f"{name}/namespace": namespace for name in names}
+
+
+def other_agents(healthy: int, recent: int = 0, before: int = 0) -> Cells:
     """Return other agents: healthy ones, ones unhealthy since within the window, and ones unhealthy for longer."""
-    cells: dict[str, Expected | None] = {}
+    cells: Cells = {}
     for at in range(healthy + recent + before):
         status, ago = ("healthy", 0) if at < healthy else ("degraded", 30_000 if at < healthy + recent else 60_500)
         cells |= an_agent(f"c{at}", status, heartbeat_at=-1000 - ago, deadline_at=59_000)
@@ -187,36 +194,30 @@ def other_agents(healthy: int, recent: int = 0, before: int = 0) -> dict[str, Ex
     return cells
 
 
-def active(since: int, until: int, ended: int | None = None, below: int | None = None) -> dict[str, Expected | None]:
-    """Return the cells of self-preservation."""
-    cells: dict[str, Expected | None] = {
-        "self_preservation/since": MsAfterStart(since),
-        "self_preservation/until": MsAfterStart(until),
-    }
-    cells |= {"self_preservation/overdue": "30", "self_preservation/healthy": "40"}
-    cells |= {
-        f"self_preservation/{name}": MsAfterStart(at)
-        for name, at in (("ended", ended), ("below_since", below))
-        if at is not None
-    }
-    return cells
+def active(since: int, until: int, ended: int | None = None, below: int | None = None) -> Cells:
+    """Return the cells of self-preservation of the agents without a namespace."""
+    ended_at, below_since = ("-" if at is None else MsAfterStart(at) for at in (ended, below))
+    return a_period("?", MsAfterStart(since), MsAfterStart(until), ended_at, below_since)
 
 
-def started(overdue: int, healthy: int) -> dict[str, Expected | None]:
+def started(overdue: int, healthy: int, name: str = "?") -> Cells:
     """Return the cells of self-preservation that starts now."""
     return {
-        "self_preservation/since": MsAfterCall(),
-        "self_preservation/until": MsAfterCall(DURATION),
-        "self_preservation/overdue": str(overdue),
-        "self_preservation/healthy": str(healthy),
+        **a_period(name, MsAfterCall(), MsAfterCall(DURATION), numbers=(overdue, healthy)),
         "counters/self_preservation_activations": "1",
     }
 
 
+def suspended(*names: str) -> Cells:
+    """Return the cells of overdue agents that the sweep has suspended."""
+    cells: Cells = {f"deadlines/{name}": None for name in names}
+    return cells | {f"suspended/{name}": MsAfterStart(-500) for name in names}
+
+
 def degrades(
     description: str,
-    before: dict[str, Expected | None],
-    after: dict[str, Expected | None] | None = None,
+    before: Cells,
+    after: Cells | None = None,
     *,
     minimum: int = 10,
 ) -> ScriptCase:
@@ -234,16 +235,22 @@ def degrades(
 
 def stays(
     description: str,
-    before: dict[str, Expected | None],
-    after: dict[str, Expected | None] | None = None,
+    before: Cells,
+    after: Cells | None = None,
     *,
     minimum: int = 10,
 ) -> ScriptCase:
-    """Return a row in which the overdue agent a is not changed."""
-    return row(description, "a", before={**OVERDUE, **before}, reply=SUSPENDED, after=after, minimum=minimum)
+    """Return a row in which the overdue agent a is suspended."""
+    return row(
+        description,
+        "a",
+        before={**OVERDUE, **before},
+        reply={"suspended": 1},
+        after={**suspended("a"), **(after or {})},
+        minimum=minimum,
+    )
 
 
-BELOW_SHARE: dict[str, Expected | None] = {"self_preservation/below_since": MsAfterCall()}
 ALL = [f"n{number}" for number in range(20)]
 ALL_OVERDUE = {
     name: cell
@@ -264,8 +271,8 @@ SELF_PRESERVATION = [
         "of agents overdue at the same time none is changed first",
         *ALL,
         before=ALL_OVERDUE,
-        reply=SUSPENDED,
-        after=started(20, 20),
+        reply={"suspended": 20},
+        after={**suspended(*ALL), **started(20, 20)},
     ),
     row(
         "pending agents do not count",
@@ -311,121 +318,57 @@ SELF_PRESERVATION = [
         reply={"grace_granted": 20},
         after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/grace_granted": "20"},
     ),
-    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **other_agents(50)}, BELOW_SHARE),
+    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **other_agents(50)}),
     *(
         row(
             f"during self-preservation no {status} agent is changed",
             "a",
             before={**active(-1000, 599_000), **an_agent("a", status, heartbeat_at=-900_000, deadline_at=-500)},
-            reply=SUSPENDED,
-            after=BELOW_SHARE,
+            reply={"suspended": 1},
+            after=suspended("a"),
         )
         for status in ("degraded", "expired", "pending")
     ),
     row(
-        "during self-preservation an earlier heartbeat still counts, and the sweep only counts agents",
+        "during self-preservation an earlier heartbeat still counts",
         "a",
         before={**active(-1000, 599_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply=SUSPENDED,
-        after=BELOW_SHARE,
+        reply={"not_due": 1},
     ),
-    row(
-        "self-preservation continues while the overdue agents are above the share",
-        *ALL,
-        before={**active(-90_000, 510_000, below=-70_000), **ALL_OVERDUE, **other_agents(15)},
-        reply=SUSPENDED,
-        after={"self_preservation/below_since": None},
-    ),
-    row(
-        "the overdue agents that no sweep has read yet count too",
-        before={**active(-90_000, 510_000), **ALL_OVERDUE, **other_agents(15)},
-        reply=SUSPENDED,
-    ),
-    row(
-        "agents that were not healthy before do not keep it active",
-        *ALL,
-        before={
-            **active(-90_000, 510_000),
-            **other_agents(15),
-            **{
-                name: cell
-                for each in ALL
-                for name, cell in an_agent(each, "expired", heartbeat_at=-900_000, deadline_at=-500).items()
-            },
-        },
-        reply=SUSPENDED,
-        after=BELOW_SHARE,
-    ),
-    stays(
-        "nearly a window after its cause is gone it is active",
-        {**active(-90_000, 510_000, below=-55_000), **other_agents(50)},
-    ),
-    stays(
-        "a clock rollback does not shorten the window after its cause is gone",
-        {**active(-90_000, 510_000, below=3_600_000), **other_agents(50)},
-        BELOW_SHARE,
-    ),
-    degrades(
-        "a window after its cause is gone it ends by itself, and the next one may start at once",
-        {**active(-90_000, 510_000, below=-60_000), **other_agents(50)},
-        dict.fromkeys(active(0, 0, below=0)),
-    ),
-    stays(
-        "agents that were degraded before it started keep it active until they return or unregister",
-        {**active(-20_000, 580_000, below=-60_000), **other_agents(8, 10)},
-        {"self_preservation/below_since": None},
-    ),
-    stays(
-        "agents that were degraded long before do not",
-        {**active(-10, 599_990), **other_agents(50, 0, 60)},
-        BELOW_SHARE,
-    ),
-    stays(
-        "a clock rollback does not extend self-preservation",
-        active(3_600_000, 4_200_000),
-        {"self_preservation/until": MsAfterCall(DURATION), **BELOW_SHARE},
-    ),
-    degrades(
-        "at the end of its duration agents degrade",
-        {**active(-600_001, -1), **other_agents(8, 10)},
-        {"self_preservation/ended": MsAfterStart(-1)},
-    ),
-    degrades("after it was ended agents degrade", {**active(-1000, 599_000, ended=-10), **other_agents(8, 10)}, {}),
+    degrades("after its duration agents degrade", {**active(-600_001, -1), **other_agents(50)}),
+    degrades("after it was ended agents degrade", {**active(-1000, 599_000, ended=-10), **other_agents(8, 10)}),
     degrades(
         "after self-preservation no other starts while the share is above",
         {**active(-660_000, -60_000, ended=-60_000), **other_agents(8, 10)},
-        {},
     ),
     degrades(
         "an interrupted time below the share does not count",
         {**active(-660_000, -60_000, ended=-60_000, below=-30_000), **other_agents(8, 10)},
-        {"self_preservation/below_since": None},
-    ),
-    degrades(
-        "below the share, the window starts in which it has to stay there",
-        {**active(-660_000, -60_000, ended=-60_000), **other_agents(50)},
-        {"self_preservation/below_since": MsAfterCall()},
-    ),
-    degrades(
-        "nearly a window below the share is not a window",
-        {**active(-660_000, -60_000, ended=-60_000, below=-55_000), **other_agents(50)},
-        {},
-    ),
-    degrades(
-        "after a whole window below the share self-preservation may start again",
-        {**active(-660_000, -60_000, ended=-60_000, below=-60_000), **other_agents(50)},
-        dict.fromkeys(active(0, 0, ended=0, below=0)),
-    ),
-    degrades(
-        "a clock rollback does not shorten that window",
-        {**active(-660_000, -60_000, ended=-60_000, below=3_600_000), **other_agents(50)},
-        {"self_preservation/below_since": MsAfterCall()},
+        active(-660_000, -60_000, ended=-60_000),
     ),
     row(
-        "without overdue agents self-preservation ends too",
-        before=active(-600_001, -1),
-        reply={},
-        after={"self_preservation/ended": MsAfterStart(-1), "self_preservation/below_since": MsAfterCall()},
+        "the agents of one namespace start no self-preservation in another",
+        *ALL,
+        "a",
+        before={**in_namespace("evil", ALL_OVERDUE), **in_namespace("finance", OVERDUE)},
+        reply={"degraded": 1, "suspended": 20},
+        after={**suspended(*ALL), **started(20, 20, "evil"), **DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
+    ),
+    row(
+        "the healthy agents of one namespace do not lower the share of another",
+        *ALL,
+        before={**in_namespace("evil", ALL_OVERDUE), **in_namespace("finance", other_agents(50))},
+        reply={"suspended": 20},
+        after={**suspended(*ALL), **started(20, 20, "evil")},
+    ),
+    stays(
+        "while the whole mesh is in self-preservation no agent of any namespace is changed",
+        {**a_period("*", MsAfterStart(-1000), MsAfterStart(599_000)), **other_agents(50)},
+    ),
+    degrades(
+        "after that of the whole mesh agents degrade",
+        {**a_period("*", MsAfterStart(-1000), MsAfterStart(599_000), MsAfterStart(-10)), **other_agents(50)},
     ),
 ]
 
@@ -546,7 +489,7 @@ ROWS = [
             "f": "not a hash",
             "deadlines/f": MsAfterStart(-10),
         },
-        reply=dict.fromkeys(OUTCOMES, 1),
+        reply={**dict.fromkeys(OUTCOMES, 1), "suspended": 0},
         after={
             **DEGRADED,
             **transitioned("b", "expired", MsAfterCall(RETENTION)),

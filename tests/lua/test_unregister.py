@@ -57,6 +57,17 @@ ROWS = [
         heartbeat="",
     ),
     row(
+        "an agent that self-preservation suspends is removed completely",
+        before={
+            **an_agent("a", "healthy", heartbeat_at=-70_000),
+            "suspended/a": MsAfterStart(-10_000),
+            "suspended/b": MsAfterStart(-9000),
+        },
+        reply=("removed", LAST_VERSION),
+        after={**{name: cell for name, cell in GONE.items() if name != "deadlines/a"}, "suspended/a": None},
+        heartbeat=MsAfterStart(-70_000),
+    ),
+    row(
         "an unhealthy agent is removed completely",
         before={
             **an_agent("a", "expired", heartbeat_at=-70_000, deadline_at=1000),

@@ -212,7 +212,7 @@ async def test_the_access_check_finds_a_refused_key(dedicated_redis: RedisServer
 
 def test_the_access_check_includes_every_required_command() -> None:
     """All permitted commands, except those of maintenance and those for which there is another way."""
-    optional = {"config|get", "config|set", "info", "ping", "role", "scan", "select", "subscribe", "hscan", "xread"}
+    optional = {"config|get", "config|set", "info", "ping", "role", "scan", "select", "subscribe", "xread"}
     checked = {str(command[0]).lower() for command in access_check(b"key", acks=1)}
 
     assert {name[1:] for name in minimal_permissions() if name[0] == "+"} - optional - {"cluster|slots"} == checked

@@ -85,6 +85,25 @@ async def test_an_orphaned_edge_is_deleted(store: Store, redis_client: redis.Red
     await store.integrity.repair(found)
 
 
+async def test_a_wrong_number_of_healthy_agents_is_corrected(store: Store, redis_client: redis.Redis) -> None:
+    """The key of its agent was overwritten, so it stayed counted; another count was lost."""
+    await a_mesh(store)
+    await store.agents.register(RegistrationWrite("d", a_spec("d"), 60_000, 120_000, namespace="n"))
+    await store.agents.heartbeat("d")
+    redis_client.set(f"{AGENT}a", "no hash")
+    redis_client.zrem("{mesh}:healthy_by_namespace", "n")
+    redis_client.zincrby("{mesh}:healthy_by_namespace", 1, "gone")
+    redis_client.zadd("{mesh}:missing", {f"suspended n {1:015} gone": 0})
+
+    found = await store.integrity.find_problems()
+
+    assert found.miscounted == {"default": -1, "n": 1, "gone": -1}
+    assert found.orphaned_missing == (f"suspended n {1:015} gone",)
+    await store.integrity.repair(found)
+    assert (await store.integrity.find_problems()).is_consistent
+    assert redis_client.zrange("{mesh}:healthy_by_namespace", 0, -1, withscores=True) == [("default", 1), ("n", 1)]
+
+
 @pytest.mark.parametrize("missing", ["version", "timeline", "log"])
 @pytest.mark.leaves_damaged_data("a key of the mesh is deleted")
 async def test_a_mesh_that_lost_a_part_of_its_log_is_reported(

@@ -191,11 +191,10 @@ async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
 async def test_a_probe_returns_the_last_outage_and_self_preservation(store: Store, redis_client: redis.Redis) -> None:
     """They are as the scripts stored them; the first probe of all ends an outage with an unknown start."""
     first = await store.server_health.probe()
-    assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, None)
+    assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, ())
     redis_client.set("{mesh}:last_probe", first.now + 60_000)
-    redis_client.hset(
-        "{mesh}:self_preservation", mapping={"since": "1", "until": "2", "ended": "3", "overdue": "4", "healthy": "5"}
-    )
+    redis_client.hset("{mesh}:self_preservation", "n", "1 2 3 - 4 5")
+    redis_client.zadd("{mesh}:protected", {"n": -1})
     redis_client.hset("{mesh}:counters", mapping={"grace_granted": "6", "self_preservation_activations": "7"})
 
     second = await store.server_health.probe()
@@ -208,5 +207,5 @@ async def test_a_probe_returns_the_last_outage_and_self_preservation(store: Stor
     assert (second.grace_granted, second.self_preservation_activations, second.self_preservation) == (
         6,
         7,
-        SelfPreservation(1, 2, 3, 4, 5),
+        (SelfPreservation("n", 1, 2, 3, 4, 5, 0),),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 import redis
@@ -9,7 +10,7 @@ import redis
 from registry.errors import StoreUnavailable
 from registry.store.agents import RegistrationWrite
 from registry.store.store import Store
-from registry.store.sweeps import StaleEpochError, SweepResult, SweepWork
+from registry.store.sweeps import Release, StaleEpochError, SweepResult, SweepWork
 from tests.support.server_time import clear_outage, make_overdue
 from tests.support.server_time import server_time_ms as now
 
@@ -64,7 +65,9 @@ async def test_a_sweep_returns_the_number_of_each_outcome(store: Store, redis_cl
 
     swept = await store.sweeps.sweep(["a", "b", "c", "d", "orphan"], 0)
 
-    assert swept == SweepResult(degraded=1, expired=1, removed=1, not_due=1, orphaned=1, bad_record=0, grace_granted=0)
+    assert swept == SweepResult(
+        degraded=1, expired=1, removed=1, not_due=1, orphaned=1, bad_record=0, grace_granted=0, suspended=0
+    )
     assert redis_client.hmget("{mesh}:agent:a", "status") == ["degraded"]
     assert not redis_client.exists("{mesh}:agent:c")
 
@@ -112,7 +115,6 @@ async def test_a_heartbeat_before_the_sweep_prevents_a_transition(store: Store, 
     swept = await store.sweeps.sweep(overdue, 0)
 
     assert heartbeat.outcome == "healthy"
-    assert swept is not None
     assert (swept.not_due, swept.degraded) == (1, 0)
 
 
@@ -131,27 +133,77 @@ async def test_the_work_includes_self_preservation_and_a_clock_rollback(
 ) -> None:
     """The leader then sweeps even without overdue agents."""
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=False, clock_rollback="")
-    redis_client.hset("{mesh}:self_preservation", "until", "1")
+    redis_client.hset("{mesh}:self_preservation", "n", "1 2 - - 3 4")
     redis_client.set("{mesh}:clock_rollback", "123")
 
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=True, clock_rollback="123")
 
 
-async def test_a_sweep_is_suspended_until_self_preservation_ends(store: Store, redis_client: redis.Redis) -> None:
-    """A suspended sweep returns None; only the first call ends self-preservation."""
-    names = [f"n{number}" for number in range(20)]
-    await register(store, *names)
+async def suspended_agents(store: Store, redis_client: redis.Redis, namespace: str, count: int = 20) -> list[str]:
+    """Register agents of a namespace, and let self-preservation suspend them; return their ids."""
+    names = [f"{namespace}{number}" for number in range(count)]
+    await store.change_log.open()
+    await asyncio.gather(
+        *(store.agents.register(RegistrationWrite(name, b"{}", 60_000, 120_000, namespace=namespace)) for name in names)
+    )
     await asyncio.gather(*map(store.agents.heartbeat, names))
     make_overdue(redis_client, *names)
-    assert not await store.sweeps.end_self_preservation()
+    assert (await store.sweeps.sweep(names, 0)).suspended == count
+    return names
 
-    assert await store.sweeps.sweep(names, 0) is None
-    assert await store.sweeps.end_self_preservation()
-    assert not await store.sweeps.end_self_preservation()
-    swept = await store.sweeps.sweep(names, 0)
 
-    assert swept is not None
-    assert swept.degraded == 20
+async def test_agents_are_suspended_until_self_preservation_ends(store: Store, redis_client: redis.Redis) -> None:
+    """Then they are released, and degraded by the next sweep; only the first call ends self-preservation."""
+    assert not await store.sweeps.end_self_preservation()
+    names = await suspended_agents(store, redis_client, "n")
+    assert (await store.sweeps.find_work()).ids == []
+    assert await store.sweeps.update_self_preservation(0) == Release(0, None)
+
+    assert await store.sweeps.end_self_preservation() == 1
+    assert await store.sweeps.end_self_preservation() == 0
+    assert await store.sweeps.update_self_preservation(0) == Release(20, None)
+    assert (await store.sweeps.find_work()).ids == sorted(names)
+
+    assert (await store.sweeps.sweep(names, 0)).degraded == 20
+
+
+async def test_self_preservation_ends_for_one_namespace_or_all(store: Store, redis_client: redis.Redis) -> None:
+    """A namespace without it is no error."""
+    for namespace in ("m", "n", "o"):
+        await suspended_agents(store, redis_client, namespace)
+
+    assert await store.sweeps.end_self_preservation("n") == 1
+    assert await store.sweeps.end_self_preservation("n") == 0
+    assert (await store.sweeps.update_self_preservation(0)).agents == 20
+    assert await store.sweeps.end_self_preservation() == 2
+    assert (await store.sweeps.update_self_preservation(0)).agents == 40
+
+
+async def test_more_periods_than_one_call_updates_are_all_updated(store: Store, redis_client: redis.Redis) -> None:
+    """A scan returns some of them at a time."""
+    periods: dict[Any, Any] = {f"n{number}": "1 2 2 1 3 4" for number in range(900)}
+    redis_client.hset("{mesh}:self_preservation", mapping=periods)
+    redis_client.zadd("{mesh}:protected", dict.fromkeys(periods, -1))
+
+    for _ in range(20):
+        await store.sweeps.update_self_preservation(0)
+
+    assert not redis_client.exists("{mesh}:self_preservation", "{mesh}:protected")
+
+
+async def test_a_release_continues_where_it_ended(store: Store, redis_client: redis.Redis) -> None:
+    """One call releases about a thousand agents."""
+    agents = {f"a{number}": 1 for number in range(2500)}
+    redis_client.zadd("{mesh}:suspended", agents)
+    redis_client.zadd("{mesh}:missing", {f"suspended n {1:015} {name}": 0 for name in agents})
+
+    first = await store.sweeps.release(0, "")
+    second = await store.sweeps.release(0, first.after or "")
+    third = await store.sweeps.release(0, second.after or "")
+
+    assert (first, second, third) == (Release(1000, ""), Release(1000, ""), Release(500, None))
+    assert redis_client.zcard(DEADLINES) == 2500
+    redis_client.delete(DEADLINES)
 
 
 async def test_a_scan_returns_every_agent(store: Store, redis_client: redis.Redis) -> None:

@@ -42,16 +42,33 @@ class Outage(TypedDict):
     repairing_clock_rollback: bool
 
 
+class NamespaceSelfPreservation(TypedDict):
+    """Self-preservation of one namespace: why it started, and how many agents it suspends."""
+
+    namespace: str
+    since: str
+    until: str
+    healthy: int
+    overdue_at_start: int
+    suspended: int
+
+
 class SelfPreservation(TypedDict):
-    """The state of self-preservation: whether it is active, and how many agents it affects."""
+    """The state of self-preservation: whether it is active, and how many agents it affects.
+
+    `namespaces` has at most 20 of the `protected_namespaces`, those whose period started last.
+    """
 
     active: bool
+    mesh_wide: bool
     since: str | None
     until: str | None
     overdue_at_start: int
     healthy: int
     suspended: int
     activations: int
+    protected_namespaces: int
+    namespaces: list[NamespaceSelfPreservation]
 
 
 @final

@@ -12,6 +12,9 @@ from registry.cli.output.tables import format_age, print_fields
 
 if TYPE_CHECKING:
     from mcp_mesh_client import AgentHealth, Health, SyncRegistryClient
+    from mcp_mesh_client.types.health import SelfPreservation
+
+_MAX_NAMESPACES_SHOWN = 3
 
 
 @click.command(cls=RegistryCommand)
@@ -40,8 +43,8 @@ def _replica_details(health: "Health") -> dict[str, object]:
     leader, self_preservation, outage = health["leader"], health["self_preservation"], health["outage"]
     if self_preservation["active"]:
         suspension = (
-            f"until {self_preservation['until']}: {self_preservation['overdue_at_start']} of "
-            f"{self_preservation['healthy']} healthy agents overdue"
+            f"until {self_preservation['until']}, in {_protected(self_preservation)}: "
+            f"{self_preservation['overdue_at_start']} of {self_preservation['healthy']} healthy agents overdue"
         )
     else:
         suspension = "none"
@@ -55,6 +58,14 @@ def _replica_details(health: "Health") -> dict[str, object]:
         "Self-preservation": suspension,
         "Warnings": "; ".join(health["warnings"]) or "none",
     }
+
+
+def _protected(self_preservation: "SelfPreservation") -> str:
+    """Return the namespaces in self-preservation, the first three by name."""
+    names = [each["namespace"] for each in self_preservation["namespaces"][:_MAX_NAMESPACES_SHOWN]]
+    others = self_preservation["protected_namespaces"] - len(names)
+    names += [f"{others} more"] if others > 0 else []
+    return " and ".join(["the whole mesh", *names] if self_preservation["mesh_wide"] else names)
 
 
 def _agent_fields(health: "AgentHealth") -> dict[str, object]:

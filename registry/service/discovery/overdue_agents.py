@@ -18,7 +18,7 @@ class OverdueAgents:
     async def mark(self, records: Sequence[Record]) -> None:
         """Mark those of the given records that are overdue; reset all marks after self-preservation has ended."""
         probe = self._last_probe()
-        if probe is None or probe.self_preservation is None or probe.self_preservation.ended is not None:
+        if probe is None or not (probe.active_periods or probe.suspended):
             for record in self._marked.values():
                 record.set_overdue_since(None)
             self._marked.clear()

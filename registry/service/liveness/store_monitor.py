@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
 from registry.model.encoding.agent_json import rfc3339
-from registry.store.redis_health import ProbeResult, SelfPreservation, ServerHealth
+from registry.store.redis_health import MESH, ProbeResult, ServerHealth
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -86,7 +86,7 @@ class StoreMonitor:
         ):
             self._on_clock_rollback(probe.now, probe.outage_end)
         self._log_outage(probe)
-        self._log_self_preservation(before.self_preservation if before else None, probe)
+        _log_self_preservation(before, probe)
 
     async def check_config(self) -> None:
         """Check the configuration of Redis once a minute, after a reconnect, and while it refuses commands.
@@ -129,16 +129,26 @@ class StoreMonitor:
             self._in_grace_period = False
             log.info("outage_grace_period_ended", grace_granted=probe.grace_granted)
 
-    def _log_self_preservation(self, before: SelfPreservation | None, probe: ProbeResult) -> None:
-        current = probe.self_preservation
-        if current is not None and current.ended is None and (before is None or before.since != current.since):
+
+def _log_self_preservation(before: ProbeResult | None, probe: ProbeResult) -> None:
+    """Log each period of self-preservation that has started or ended since the last probe, of those that both read."""
+    was_active = {(period.namespace, period.since): period for period in before.active_periods} if before else {}
+    latest = {period.namespace: period for period in probe.self_preservation}
+    for period in probe.active_periods:
+        if was_active.pop((period.namespace, period.since), None) is None:
             log.warning(
                 "self_preservation_started",
-                since=rfc3339(current.since),
-                until=rfc3339(current.until),
-                overdue=current.overdue,
-                healthy=current.healthy,
+                namespace=period.namespace,
+                since=rfc3339(period.since),
+                until=rfc3339(period.until),
+                overdue=period.overdue,
+                healthy=period.healthy,
             )
-        elif before is not None and before.ended is None and (current is None or current.ended is not None):
-            by_operator = current is not None and current.ended is not None and current.ended < current.until
-            log.warning("self_preservation_ended", by_operator=by_operator, overdue=probe.overdue)
+    # With more namespaces than a probe returns, one may be missing although its period continues.
+    is_complete = probe.protected_namespaces <= len(probe.active_periods)
+    for namespace, since in was_active:
+        if is_complete or namespace == MESH:
+            now = latest.get(namespace)
+            ended = now.ended if now is not None and now.since == since else None
+            by_operator = now is not None and ended is not None and ended < now.until
+            log.warning("self_preservation_ended", namespace=namespace, by_operator=by_operator, overdue=probe.overdue)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from registry.service.liveness.leader_election import LeaderElection
-from registry.store.sweeps import ScanCursor, StaleEpochError, SweepResult, Sweeps
+from registry.store.sweeps import Release, ScanCursor, StaleEpochError, SweepResult, Sweeps, SweepWork
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -58,31 +58,37 @@ class Sweeper:
         async with self._tick_lock:
             await self._election.resign()
 
-    async def end_self_preservation(self) -> bool:
-        """End self-preservation, so that the next sweep expires overdue agents; return False if it was not active."""
-        ended = await self._sweeps.end_self_preservation()
+    async def end_self_preservation(self, namespace: str | None = None) -> int:
+        """End self-preservation of a namespace (`*` is the whole mesh), by default all.
+
+        The next sweep then expires overdue agents. Returns the number of periods that were active.
+        """
+        ended = await self._sweeps.end_self_preservation(namespace)
         if ended:
-            log.warning("self_preservation_end_requested")
+            log.warning("self_preservation_end_requested", namespace=namespace or "all", periods=ended)
         return ended
 
     async def _sweep_due(self, epoch: int) -> None:
         """Sweep the overdue agents, up to the limit of one tick, as long as this replica is the leader."""
         grace_granted = 0
+        release = Release(0, None)
         try:
             for index in range(_MAX_SWEEPS_PER_TICK):
                 work = await self._sweeps.find_work()
-                # The Lua script decides when self-preservation ends, so it is called once a tick even without agents.
-                needed = work.ids or work.clock_rollback or (work.self_preservation and index == 0)
-                if not self.may_sweep or not needed:
+                if not self.may_sweep:
                     break
                 if work.clock_rollback:
                     await self._repair_clock_rollback(work.clock_rollback, epoch)
                     continue
-                swept = await self._sweeps.sweep(work.ids, epoch)
-                if swept is None:
+                # Without overdue agents, too: periods end, and then agents are overdue again.
+                if index == 0 or release.after is not None:
+                    release = await self._release_suspended(work, release, epoch)
+                elif not work.ids:
                     break
-                self._on_swept(swept)
-                grace_granted += swept.grace_granted
+                if work.ids:
+                    swept = await self._sweeps.sweep(work.ids, epoch)
+                    self._on_swept(swept)
+                    grace_granted += swept.grace_granted
         except StaleEpochError:
             self.rejected_sweeps += 1
             if self._election.enabled:
@@ -90,13 +96,26 @@ class Sweeper:
         if grace_granted:
             log.info("outage_grace_granted", agents=grace_granted)
 
+    async def _release_suspended(self, work: SweepWork, previous: Release, epoch: int) -> Release:
+        """Update self-preservation at the first call of a tick, and release agents that it no longer suspends."""
+        if previous.after is not None:
+            return await self._sweeps.release(epoch, previous.after)
+        return await self._sweeps.update_self_preservation(epoch) if work.self_preservation else previous
+
     async def _repair_clock_rollback(self, rollback: str, epoch: int) -> None:
-        """Repair the times of the next batch of agents after a clock rollback; sweeping waits for the last batch."""
+        """Repair the times of the next batch of agents after a clock rollback; sweeping waits for the last batch.
+
+        Suspended agents get their deadline back before, because the scan reads only agents with one.
+        """
         repaired_rollback, cursor = self._repair_progress
         self._repair_progress = _NO_REPAIR
-        if repaired_rollback != rollback:
-            log.warning("clock_rollback_repair_started")
+        is_new = repaired_rollback != rollback
+        if is_new:
             cursor = None
+        if cursor is None and (await self._sweeps.release(epoch, "", everything=True)).after is not None:
+            return
+        if is_new:
+            log.warning("clock_rollback_repair_started")
         cursor, ids = await self._sweeps.scan_agents(cursor)
         if not await self._sweeps.repair_clock_rollback(ids, rollback, epoch, is_last=cursor is None):
             return

@@ -59,9 +59,11 @@ def access_check(key: bytes, used_keys: Sequence[bytes] = (), *, acks: int = 0) 
     """
     return [
         *(("HSET", key, "a", 1), ("HINCRBY", key, "a", 1), ("HGET", key, "a"), ("HMGET", key, "a")),
-        *(("HGETALL", key), ("HEXISTS", key, "a"), ("HDEL", key, "a")),
+        *(("HGETALL", key), ("HEXISTS", key, "a"), ("HSCAN", key, 0), ("HDEL", key, "a")),
         *(("ZADD", key, 1, "a"), ("ZCARD", key), ("ZCOUNT", key, 0, 1), ("ZSCORE", key, "a"), ("ZMSCORE", key, "a")),
-        *(("ZRANGE", key, 0, 0), ("ZSCAN", key, 0), ("ZREM", key, "a")),
+        *(("ZRANGE", key, 0, 0), ("ZRANGEBYSCORE", key, 0, 0), ("ZREVRANGEBYSCORE", key, 0, 0)),
+        *(("ZRANGEBYLEX", key, "-", "+"), ("ZLEXCOUNT", key, "-", "+"), ("ZINCRBY", key, 1, "a")),
+        *(("ZSCAN", key, 0), ("ZREM", key, "a")),
         *(("LPUSH", key, "a"), ("LINDEX", key, 0), ("LRANGE", key, 0, 0), ("LTRIM", key, 1, 0)),
         *(("XADD", key, "*", "a", 1), ("XRANGE", key, "-", "+"), ("XREVRANGE", key, "+", "-"), ("UNLINK", key)),
         *(("INCR", key), ("SET", key, 1), ("GET", key), ("PEXPIRE", key, 60_000), ("DEL", key)),

@@ -1,6 +1,7 @@
 """Ending self-preservation by a call: on every replica, with the token if one is set."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -40,9 +41,13 @@ async def _read_metric(client: httpx2.AsyncClient, name: str) -> float:
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
-async def register_with_one_heartbeat(client: httpx2.AsyncClient, count: int) -> list[str]:
+async def register_with_one_heartbeat(client: httpx2.AsyncClient, count: int, namespace: str = "default") -> list[str]:
     """Register agents, each of which sends one heartbeat; return their ids."""
-    agents = [a_registration(f"n{n}", timeout_threshold=300, eviction_threshold=600) for n in range(count)]
+    prefix = "n" if namespace == "default" else namespace
+    agents = [
+        a_registration(f"{prefix}{n}", namespace=namespace, timeout_threshold=300, eviction_threshold=600)
+        for n in range(count)
+    ]
     await asyncio.gather(*(client.post("/agents", json=agent) for agent in agents))
     await asyncio.gather(*(send_heartbeat(client, agent["id"]) for agent in agents))
     return [agent["id"] for agent in agents]
@@ -55,12 +60,15 @@ async def test_ending_inactive_self_preservation_has_no_effect(client: httpx2.As
     assert (response["ended"], response["message"]) == (False, "Self-preservation is not active")
     assert await _get_self_preservation(client) == {
         "active": False,
+        "mesh_wide": False,
         "since": None,
         "until": None,
         "healthy": 0,
         "overdue_at_start": 0,
         "suspended": 0,
         "activations": 0,
+        "protected_namespaces": 0,
+        "namespaces": [],
     }
 
 
@@ -99,6 +107,59 @@ async def test_self_preservation_is_reported_and_ended_by_a_call_to_any_replica(
         await async_wait_until(lambda: _metric_equals(one, ACTIVE, 0), description="the other replica reports the end")
 
         assert expect_success(await one.post("/admin/self-preservation/end"))["ended"] is False
+
+
+async def test_self_preservation_is_reported_and_ended_by_namespace(redis_url: str, redis_client: redis.Redis) -> None:
+    """The health and the metrics have both namespaces; the end of one does not change the other."""
+    clear_outage(redis_client)
+    async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
+        for namespace in ("dev", "hr"):
+            make_overdue(redis_client, *await register_with_one_heartbeat(client, 20, namespace))
+
+        async def shown() -> list[Any]:
+            state: Any = await _get_self_preservation(client)
+            return [each["namespace"] for each in state["namespaces"]]
+
+        await async_wait_until(lambda: _is_in(shown, {"dev", "hr"}), description="both are reported")
+        labelled = 'mcp_registry_self_preservation_suspended_by_namespace{agent_namespace="hr"}'
+        assert await _read_metric(client, labelled) > 0
+        assert await _read_metric(client, "mcp_registry_self_preservation_namespaces") == 2
+        assert await _read_metric(client, "mcp_registry_self_preservation_mesh_wide") == 0
+        overdue = (await client.get("/agents", params={"namespace": "hr", "status": "healthy"})).json()["agents"]
+        assert all("overdue_since" in agent for agent in overdue)
+
+        response = expect_success(await client.post("/admin/self-preservation/end?namespace=dev"))
+
+        assert (response["ended"], response["message"][:30]) == (True, "Self-preservation of dev ended")
+        await async_wait_until(lambda: _is_in(shown, {"hr"}), description="one is reported")
+        response = expect_success(await client.post("/admin/self-preservation/end?namespace=dev"))
+        assert (response["ended"], response["message"]) == (False, "Self-preservation of dev is not active")
+        assert (await client.post("/admin/self-preservation/end?namespace=")).status_code == 400
+        assert (await client.post("/admin/self-preservation/end?nmespace=dev")).status_code == 400
+
+
+async def _is_in(shown: Callable[[], Awaitable[list[Any]]], namespaces: set[str]) -> bool:
+    return {*await shown()} == namespaces
+
+
+async def test_the_whole_mesh_stays_suspended_when_that_of_a_namespace_ends(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    """Three namespaces of three are in self-preservation; the message says that the mesh continues."""
+    clear_outage(redis_client)
+    async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
+        for namespace in ("a", "b", "c"):
+            make_overdue(redis_client, *await register_with_one_heartbeat(client, 20, namespace))
+
+        async def is_mesh_wide() -> bool:
+            return bool((await _get_self_preservation(client))["mesh_wide"])
+
+        await async_wait_until(is_mesh_wide, description="the whole mesh is in self-preservation")
+        response = expect_success(await client.post("/admin/self-preservation/end?namespace=a"))
+        assert response["message"].endswith("the whole mesh is in self-preservation, which continues")
+        response = expect_success(await client.post("/admin/self-preservation/end?namespace=*"))
+        assert response["message"].startswith("Self-preservation of * ended")
+        assert not await is_mesh_wide()
 
 
 async def _metric_equals(client: httpx2.AsyncClient, name: str, value: float) -> bool:

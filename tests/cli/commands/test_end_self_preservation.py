@@ -16,6 +16,12 @@ def test_it_prints_that_self_preservation_is_not_active(call: InvokeCli) -> None
     assert (done.exit_code, done.stdout) == (0, "Self-preservation is not active\n")
 
 
+def test_it_ends_that_of_one_namespace(call: InvokeCli) -> None:
+    """The name is sent as a parameter."""
+    assert call("end-self-preservation", "--namespace", "dev").stdout == "Self-preservation of dev is not active\n"
+    assert call("end-self-preservation", "--namespace", "*").stdout == "Self-preservation of * is not active\n"
+
+
 @pytest.mark.parametrize("given", ["options", "environment"])
 def test_url_and_token_come_from_options_or_the_environment(given: str) -> None:
     """Without the token the replica rejects the call."""

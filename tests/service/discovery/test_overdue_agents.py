@@ -27,8 +27,8 @@ class FakeStore:
 
     def last_probe(self) -> ProbeResult:
         """Return the last probe."""
-        period = SelfPreservation(990_000, 1_590_000, None if self.active else 995_000, 30, 40)
-        return ProbeResult(1_000_000, None, None, False, 30, 0, 1, period)
+        period = SelfPreservation("n", 990_000, 1_590_000, None if self.active else 995_000, 30, 40, 0)
+        return ProbeResult(1_000_000, self_preservation=(period,))
 
 
 def a_record(agent_id: str, status: Status = "healthy") -> Record:

@@ -1,7 +1,5 @@
 """The store probe, and the log events of outages, grace periods and self-preservation: one per start and end."""
 
-from collections.abc import Callable
-
 import pytest
 import redis
 import structlog
@@ -15,17 +13,8 @@ from registry.store.redis_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
 from tests.support.server_time import clear_outage, server_time_ms
 
-HEALTHY = ProbeResult(
-    now=1_000_000,
-    outage_end=None,
-    outage_start=None,
-    repairing_clock_rollback=False,
-    overdue=0,
-    grace_granted=0,
-    self_preservation_activations=0,
-    self_preservation=None,
-)
-SELF_PRESERVATION = SelfPreservation(since=900_000, until=1_500_000, ended=None, overdue=30, healthy=40)
+HEALTHY = ProbeResult(now=1_000_000)
+PERIOD = SelfPreservation("n", since=900_000, until=1_500_000, ended=None, overdue=30, healthy=40, suspended=12)
 
 
 class FakeServerHealth:
@@ -182,15 +171,15 @@ async def test_the_start_and_the_end_of_self_preservation_are_logged(
     monitor: StoreMonitor, server_health: FakeServerHealth
 ) -> None:
     """The start is logged even if it was before the start of the replica."""
-    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION)
+    server_health.result = HEALTHY._replace(self_preservation=(PERIOD,))
     assert await logged_events(monitor) == ["self_preservation_started"]
     assert await logged_events(monitor) == []
-    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION._replace(ended=1_500_000))
+    server_health.result = HEALTHY._replace(self_preservation=(PERIOD._replace(ended=1_500_000),))
     assert await logged_events(monitor) == ["self_preservation_ended"]
     assert await logged_events(monitor) == []
     server_health.result = HEALTHY
     assert await logged_events(monitor) == []
-    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION._replace(since=2_000_000))
+    server_health.result = HEALTHY._replace(self_preservation=(PERIOD._replace(since=2_000_000),))
     assert await logged_events(monitor) == ["self_preservation_started"]
 
 
@@ -228,44 +217,77 @@ def test_the_status_of_an_outage(
     assert outage_json(outage, result) == expected
 
 
-@pytest.mark.parametrize(
-    ("change", "active", "until", "suspended"),
-    [
-        (lambda result: result, True, "1970-01-01T00:25:00.000Z", 12),
-        (
-            lambda result: result._replace(self_preservation=SELF_PRESERVATION._replace(ended=1_000_000)),
-            False,
-            "1970-01-01T00:16:40.000Z",
-            0,
-        ),
-    ],
-    ids=["on", "over"],
-)
-def test_the_status_of_self_preservation(
-    change: Callable[[ProbeResult], ProbeResult],
-    *,
-    active: bool,
-    until: str,
-    suspended: int,
+async def test_self_preservation_of_each_namespace_is_logged(
+    monitor: StoreMonitor, server_health: FakeServerHealth
 ) -> None:
+    """Not its end while a probe returns fewer namespaces than there are."""
+    other, mesh = (PERIOD._replace(namespace=name) for name in ("m", "*"))
+    server_health.result = HEALTHY._replace(self_preservation=(PERIOD,), protected_namespaces=1)
+    assert await logged_events(monitor) == ["self_preservation_started"]
+    server_health.result = HEALTHY._replace(self_preservation=(mesh, other, PERIOD), protected_namespaces=2)
+    assert await logged_events(monitor) == ["self_preservation_started"] * 2
+    server_health.result = HEALTHY._replace(self_preservation=(other,), protected_namespaces=30)
+    assert await logged_events(monitor) == ["self_preservation_ended"]
+    server_health.result = HEALTHY._replace(self_preservation=(other, PERIOD), protected_namespaces=2)
+    assert await logged_events(monitor) == ["self_preservation_started"]
+    server_health.result = HEALTHY._replace(self_preservation=(PERIOD,), protected_namespaces=1)
+    assert await logged_events(monitor) == ["self_preservation_ended"]
+
+
+SHOWN = {
+    "since": "1970-01-01T00:15:00.000Z",
+    "until": "1970-01-01T00:25:00.000Z",
+    "healthy": 40,
+    "overdue_at_start": 30,
+    "suspended": 12,
+}
+
+
+def test_the_status_of_self_preservation() -> None:
     """It contains the numbers of agents at the start and now, and the start and end times."""
-    assert self_preservation_json(
-        change(HEALTHY._replace(self_preservation=SELF_PRESERVATION, overdue=12, self_preservation_activations=2))
-    ) == {
-        "active": active,
-        "since": "1970-01-01T00:15:00.000Z",
-        "until": until,
-        "healthy": 40,
-        "overdue_at_start": 30,
-        "suspended": suspended,
+    active = HEALTHY._replace(
+        self_preservation=(PERIOD,), suspended=12, protected_namespaces=1, self_preservation_activations=2
+    )
+
+    assert self_preservation_json(active) == {
+        **SHOWN,
+        "active": True,
+        "mesh_wide": False,
         "activations": 2,
+        "protected_namespaces": 1,
+        "namespaces": [{"namespace": "n", **SHOWN}],
     }
+    ended = HEALTHY._replace(self_preservation=(PERIOD._replace(ended=1_000_000),), self_preservation_activations=2)
+    assert self_preservation_json(ended) == {
+        **SHOWN,
+        "active": False,
+        "mesh_wide": False,
+        "until": "1970-01-01T00:16:40.000Z",
+        "suspended": 0,
+        "activations": 2,
+        "protected_namespaces": 0,
+        "namespaces": [],
+    }
+
+
+def test_the_status_of_self_preservation_of_several_namespaces() -> None:
+    """The totals are those of all active periods; that of the mesh counts namespaces, and is no namespace."""
+    mesh = SelfPreservation("*", 950_000, 1_550_000, None, 3, 5, 20)
+    other = PERIOD._replace(namespace="m", since=930_000, overdue=10, healthy=11, suspended=8)
+    probe = HEALTHY._replace(self_preservation=(mesh, other, PERIOD), suspended=20, protected_namespaces=2)
+
+    shown = self_preservation_json(probe)
+
+    assert [each["namespace"] for each in shown["namespaces"]] == ["m", "n"]
+    assert (shown["mesh_wide"], shown["healthy"], shown["overdue_at_start"]) == (True, 51, 40)
+    assert (shown["since"], shown["until"]) == (SHOWN["since"], "1970-01-01T00:25:50.000Z")
 
 
 async def test_the_real_store_is_probed(store: Store, settings: Settings, redis_client: redis.Redis) -> None:
     """The monitor reports the values that the script returns."""
     clear_outage(redis_client)
-    redis_client.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
+    redis_client.hset("{mesh}:self_preservation", "n", "1 2 - - 3 4")
+    redis_client.zadd("{mesh}:protected", {"n": 1})
     monitor = StoreMonitor(store.server_health, settings)
     start = server_time_ms(redis_client)
 
@@ -274,5 +296,5 @@ async def test_the_real_store_is_probed(store: Store, settings: Settings, redis_
     assert monitor.last_probe is not None
     assert start <= monitor.last_probe.now <= server_time_ms(redis_client)
     assert monitor.last_probe._replace(now=0) == HEALTHY._replace(
-        now=0, self_preservation=SelfPreservation(1, 2, None, 3, 4)
+        now=0, protected_namespaces=1, self_preservation=(SelfPreservation("n", 1, 2, None, 3, 4, 0),)
     )

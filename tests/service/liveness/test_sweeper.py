@@ -73,11 +73,16 @@ async def test_a_replica_without_election_sweeps_beside_an_elected_leader(
         await replica.store.close()
 
 
-async def create_overdue_agents(replica: Replica, redis_client: redis.Redis, count: int) -> list[str]:
+async def create_overdue_agents(
+    replica: Replica, redis_client: redis.Redis, count: int, *, namespace: str = "default", name: str = "n"
+) -> list[str]:
     """Create agents that have sent a heartbeat and are overdue; return their ids."""
-    names = [f"n{number}" for number in range(count)]
+    names = [f"{name}{number}" for number in range(count)]
     await asyncio.gather(
-        *(replica.store.agents.register(RegistrationWrite(name, a_spec(name), 60_000, 120_000)) for name in names)
+        *(
+            replica.store.agents.register(RegistrationWrite(each, a_spec(each), 60_000, 120_000, namespace=namespace))
+            for each in names
+        )
     )
     await asyncio.gather(*map(replica.store.agents.heartbeat, names))
     make_overdue(redis_client, *names)
@@ -144,28 +149,89 @@ async def test_self_preservation_applies_to_all_replicas(pair: Pair, redis_clien
     assert await two.tick(after=1)
 
     assert sum(status(redis_client, name) == "degraded" for name in names) == 200
-    assert [swept.degraded for swept in (*one.swept, *two.swept)] == [200]
+    assert [(swept.degraded, swept.suspended) for swept in (*one.swept, *two.swept)] == [(200, 0), (0, 200), (0, 50)]
     assert await two.sweeper.end_self_preservation()
     assert not await two.sweeper.end_self_preservation()
     await two.tick(after=1)
     assert {status(redis_client, name) for name in names} == {"degraded"}
 
 
-async def test_self_preservation_is_deleted_after_a_time_without_overdue_agents(
+async def test_dead_agents_expire_while_another_namespace_is_in_self_preservation(
     pair: Pair, redis_client: redis.Redis
 ) -> None:
-    """The leader calls the sweep until the record of it is deleted."""
+    """Attack T7: 60 agents of one namespace kept ten dead agents of another healthy for ten minutes."""
     one, _ = pair
-    redis_client.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
+    evil = await create_overdue_agents(one, redis_client, 60, namespace="evil", name="evil")
+    dead = await create_overdue_agents(one, redis_client, 10, namespace="finance", name="dead")
+    await create_overdue_agents(one, redis_client, 20, namespace="finance", name="alive")
+    await asyncio.gather(*(one.store.agents.heartbeat(f"alive{number}") for number in range(20)))
 
     await one.tick(after=1)
-    assert redis_client.hget("{mesh}:self_preservation", "ended") == "2"
-    below = int(redis_client.hget("{mesh}:self_preservation", "below_since") or 0)
-    assert below
-    redis_client.hset("{mesh}:self_preservation", "below_since", below - 60_000)
+
+    assert {status(redis_client, name) for name in evil} == {"healthy"}
+    assert {status(redis_client, name) for name in dead} == {"degraded"}
+    assert await one.sweeper.end_self_preservation("finance") == 0
+    assert await one.sweeper.end_self_preservation("evil") == 1
+    await one.tick(after=1)
+    assert {status(redis_client, name) for name in evil} == {"degraded"}
+
+
+async def test_an_agent_that_returns_during_self_preservation_is_not_suspended_any_more(
+    pair: Pair, redis_client: redis.Redis
+) -> None:
+    """Its heartbeat or registration gives it a deadline; an agent that unregisters is gone."""
+    one, _ = pair
+    names = await create_overdue_agents(one, redis_client, 20)
+    await one.tick(after=1)
+    assert redis_client.zcard("{mesh}:suspended") == 20
+
+    await one.store.agents.heartbeat(names[0])
+    await one.store.agents.register(RegistrationWrite(names[1], a_spec(names[1]), 60_000, 120_000))
+    await one.store.agents.unregister(names[2])
+
+    assert await one.store.agents.overdue_since(names[:3]) == [None] * 3
+    assert None not in await one.store.agents.overdue_since(names[3:])
+    assert redis_client.zcard("{mesh}:suspended") == 17
+    await one.sweeper.end_self_preservation()
+    await one.tick(after=1)
+    assert [status(redis_client, name) for name in names[:2]] == ["healthy"] * 2
+
+
+async def test_more_recovered_agents_than_a_sweep_reads_do_not_prolong_self_preservation(
+    pair: Pair, redis_client: redis.Redis
+) -> None:
+    """300 degraded agents of 700 are past their deadline; a call left out only those that it was given."""
+    one, _ = pair
+    degraded = await create_overdue_agents(one, redis_client, 300)
+    healthy = await create_overdue_agents(one, redis_client, 400, name="h")
+    await asyncio.gather(*map(one.store.agents.heartbeat, healthy))
+    await one.tick(after=1)
+    assert {status(redis_client, name) for name in degraded} == {"degraded"}
+    make_overdue(redis_client, *degraded)
+    now = server_time_ms(redis_client)
+    redis_client.hset("{mesh}:self_preservation", "default", f"{now} {now + 100_000} - {now - 61_000} 9 9")
+    redis_client.zadd("{mesh}:protected", {"default": now})
+
     await one.tick(after=1)
 
     assert not redis_client.exists("{mesh}:self_preservation")
+
+
+async def test_self_preservation_is_deleted_after_a_time_without_overdue_agents(
+    pair: Pair, redis_client: redis.Redis
+) -> None:
+    """The leader updates it until it is deleted."""
+    one, _ = pair
+    redis_client.hset("{mesh}:self_preservation", "n", "1 2 - - 3 4")
+    redis_client.zadd("{mesh}:protected", {"n": 1})
+
+    await one.tick(after=1)
+    since, until, ended, below, *_ = str(redis_client.hget("{mesh}:self_preservation", "n")).split()
+    assert (since, until, ended) == ("1", "2", "2")
+    redis_client.hset("{mesh}:self_preservation", "n", f"1 2 2 {int(below) - 60_000} 3 4")
+    await one.tick(after=1)
+
+    assert not redis_client.exists("{mesh}:self_preservation", "{mesh}:protected")
 
 
 async def test_all_deadlines_are_repaired_before_a_sweep_after_a_clock_rollback(

@@ -123,7 +123,7 @@ async def test_providers_are_not_late_because_of_an_outage(monkeypatch: pytest.M
     heartbeats = FakeHeartbeats()
     heartbeats.now = 1_000_000
     clock = Clock(monkeypatch, heartbeats)
-    probe = ProbeResult(0, 1_040_000, None, False, 0, 0, 0, None)
+    probe = ProbeResult(0, 1_040_000)
     late = late_providers.LateProviders(cast(Agents, heartbeats), lambda: probe)
     resolver = make_resolver(None, heartbeats)
     view = view_of(CONSUMER, provider_agent("a"), provider_agent("b"))

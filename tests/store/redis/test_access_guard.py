@@ -1,5 +1,7 @@
 """Refused commands: error texts of all server versions, one log line a minute, and no script call."""
 
+from dataclasses import replace
+
 import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 from structlog.testing import capture_logs
@@ -76,10 +78,9 @@ def test_other_errors_are_no_refusals() -> None:
 async def test_a_script_error_without_a_name_gets_that_of_its_line() -> None:
     """The line of each call leads to its command, where the call takes several lines, too."""
     pipeline = Pipeline(in_memory_endpoint().connect, shebang=False)
-    script = load_scripts()["sweep"]
-    lines = script.text.splitlines()
-    line = next(number for number, text in enumerate(lines, 1) if text.strip() == "redis.call(")
-    reply = ResponseError(f"Unknown command called from script script: on @user_script:{line}.")
+    text = "redis.call('GET', version)\nredis.call(\n  'HSET', agent, 'a', 'b'\n)\n"
+    script = replace(load_scripts()["sweep"], text=text)
+    reply = ResponseError("Unknown command called from script script: on @user_script:2.")
 
     error = pipeline._name_refusal(
         script.call(dict.fromkeys(script.keys, b"k"), dict.fromkeys(script.args, "1")), reply
