@@ -18,6 +18,7 @@ from tests.support.http_calls import (
     REQUEST_TIMEOUT_S,
     expect_error,
     expect_success,
+    get_retried,
     list_agent_ids,
     register,
     send_heartbeat,
@@ -162,7 +163,7 @@ async def test_the_queries_of_the_guide_find_the_agents_they_describe(
     for agent_id, capabilities in OTHERS.items():
         await register(client, agent_id, capabilities=capabilities)
 
-    response = await client.get(httpx2.URL(f"http://localhost{target}"))
+    response = await get_retried(client, httpx2.URL(f"http://localhost{target}"))
 
     assert response.status_code == 200, response.text
     body = response.json()
@@ -177,7 +178,7 @@ async def test_the_health_and_monitoring_calls_exist(client: httpx2.AsyncClient)
     assert plain == ["/health/{agent_id}", "/health", "/metrics", "/metrics/prometheus"]
 
     for target in plain:
-        assert (await client.get(target.format(agent_id="file-agent-001"))).status_code == 200
+        assert (await get_retried(client, target.format(agent_id="file-agent-001"))).status_code == 200
     assert "/heartbeat" in one_line_targets("POST")
     await send_heartbeat(client, "file-agent-001")
 

@@ -8,6 +8,7 @@ from tests.support.machine_speed import scaled
 
 # Seconds; a replica that takes longer does not respond at all.
 REQUEST_TIMEOUT_S = scaled(30)
+_MAX_GET_ATTEMPTS = 4
 JSON_HEADERS = {"content-type": "application/json"}
 
 
@@ -41,6 +42,19 @@ async def list_agent_ids(client: httpx2.AsyncClient, **query: str | list[str]) -
     assert response.status_code == 200, response.text
     assert response.json()["count"] == len(response.json()["agents"])
     return [agent["id"] for agent in response.json()["agents"]]
+
+
+async def get_retried(client: httpx2.AsyncClient, url: httpx2.URL | str) -> httpx2.Response:
+    """Send a GET, again while Redis responds too late, as `Retry-After` advises; return the first other response.
+
+    Each attempt has waited for Redis. A 503 for any other reason is returned.
+    """
+    for _ in range(_MAX_GET_ATTEMPTS - 1):
+        response = await client.get(url)
+        if response.status_code != 503 or response.json().get("reason") != "timeout":
+            return response
+        assert response.headers["retry-after"] == "1"
+    return await client.get(url)
 
 
 def expect_success(response: httpx2.Response) -> dict[str, Any]:
