@@ -147,11 +147,12 @@ def _count(lines: Iterable[bytes], on_progress: Callable[[int], None]) -> Iterab
 
 
 def _read_settings(redis_url: str | None) -> "Settings":
+    from registry.config.data_directory import find_shared_data_directory
     from registry.config.env import load_settings
     from registry.telemetry.logs import configure_logs
 
     try:
-        settings, _ = load_settings(os.environ, redis_url=redis_url, log_level="warning")
+        settings, _ = load_settings(os.environ, [find_shared_data_directory], redis_url=redis_url, log_level="warning")
     except StartupError as error:
         raise click.ClickException(str(error)) from error
     configure_logs(settings.log_level, settings.log_format)

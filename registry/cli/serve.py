@@ -16,13 +16,15 @@ from registry.errors import StartupError
 @click.option("--log-level", help="debug, info, warning or error. [LOG_LEVEL]")
 def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
     """Run one registry replica until it receives SIGTERM or SIGINT."""
+    from registry.config.data_directory import find_shared_data_directory
     from registry.config.env import load_settings
     from registry.config.exposure import find_missing_credential
     from registry.telemetry.logs import configure_logs, get_logger
 
     try:
+        checks = [find_missing_credential, find_shared_data_directory]
         settings, warnings = load_settings(
-            os.environ, [find_missing_credential], host=host, port=port, redis_url=redis_url, log_level=log_level
+            os.environ, checks, host=host, port=port, redis_url=redis_url, log_level=log_level
         )
     except StartupError as error:
         raise click.ClickException(str(error)) from error

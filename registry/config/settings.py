@@ -155,7 +155,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "data_dir": Setting(
             "REGISTRY_DATA_DIR",
             path_parser("a directory"),
-            "Data directory of the embedded Redis; default: the user's data directory.",
+            "Data directory of the embedded Redis, writable only for its user; default: the user's data directory.",
         ),
         "instance_id": Setting(
             "REGISTRY_INSTANCE_ID", parse_instance_id, "Name of this replica; default: host name and process id."

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import random
 import re
+import stat
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_a_backup_that_cannot_be_written_leaves_no_file(redis_url: str, director
     assert b"No such file or directory" in done.stderr
     assert run("backup", str(directory / "mesh"), directory=directory, REDIS_URL=redis_url).returncode == 0
     assert [path.name for path in directory.iterdir()] == ["mesh"]
+
+
+@pytest.mark.usefixtures("replica")
+def test_a_backup_is_for_its_owner_only(redis_url: str, directory: Path) -> None:
+    """T8: also if it replaces a file that everyone may read."""
+    file = directory / "backup"
+    file.touch()
+    file.chmod(0o644)
+
+    done = run("backup", str(file), directory=directory, REDIS_URL=redis_url)
+
+    assert done.returncode == 0
+    assert file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_without_redis_no_backup_is_written(directory: Path) -> None:

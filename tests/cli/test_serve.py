@@ -188,6 +188,20 @@ def test_a_data_directory_in_use_is_reported(directory: Path) -> None:
     assert status == "healthy"
 
 
+def test_a_data_directory_that_others_may_write_to_prevents_the_start(directory: Path) -> None:
+    """T25: `serve` and the commands that read the data refuse it, and name the setting."""
+    data = directory / "data"
+    data.mkdir()
+    data.chmod(0o777)
+    for command in (("--port", "0"), ("backup", "-"), ("doctor",)):
+        done = run(*command, directory=directory)
+
+        assert done.returncode == 1
+        assert f"REGISTRY_DATA_DIR is '{data}', which may be written by everyone" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(data.iterdir()) == []
+
+
 def test_an_unknown_command_is_a_usage_error(directory: Path) -> None:
     """The error names it, and no replica starts."""
     done = run("serv", directory=directory)

@@ -197,7 +197,7 @@ def test_dev_is_one_replica_with_persistent_agents(name: str) -> None:
     assert found["replicas"] == 1
     assert claim["spec"]["resources"]["requests"] == {"storage": "5Gi"}
     assert {"name": claim["metadata"]["name"], "mountPath": "/data"} in container["volumeMounts"]
-    assert (settings.redis_url, str(settings.data_dir), settings.write_acks) == (None, "/data", 0)
+    assert (settings.redis_url, str(settings.data_dir), settings.write_acks) == (None, "/data/registry", 0)
     assert container["resources"] == {
         "requests": {"cpu": "100m", "memory": "128Mi"},
         "limits": {"cpu": "500m", "memory": "512Mi"},

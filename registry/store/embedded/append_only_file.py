@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.errors import StartupError
-from registry.store.embedded.binary import ServerBinary
+from registry.store.embedded.binary import ServerBinary, child_environment
 
 _FOLDER_NAME = "appendonlydir"
 _MANIFEST_NAME = "appendonly.aof.manifest"
@@ -51,6 +51,7 @@ def repair_append_only_file(data_dir: Path, binary: ServerBinary) -> FileRepair:
     checked = subprocess.run(  # noqa: S603 - the program that find_server_binary selected
         [_CHECKER_NAME, "--fix", folder / _MANIFEST_NAME],
         executable=binary.path,
+        env=child_environment(),
         input=b"y\n",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -42,6 +43,11 @@ def installation_advice() -> str:
     return f"Install redis-server or valkey-server, for example with `{source}`, or set REDIS_URL"
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of the server and of its shells, without the secrets of the registry."""
+    return {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+
+
 def _candidate_paths() -> Iterator[str | None]:
     yield shutil.which("redis-server")
     yield shutil.which("valkey-server")
@@ -53,7 +59,9 @@ def _candidate_paths() -> Iterator[str | None]:
 
 def _check_binary(path: Path) -> ServerBinary | None:
     try:
-        process = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
+        process = subprocess.run(  # noqa: S603 - from the operator's own PATH
+            [path, "--version"], env=child_environment(), capture_output=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"\bv=((\d+)\.(\d+)\S*)", process.stdout.decode(errors="replace"))

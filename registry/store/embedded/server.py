@@ -19,12 +19,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
+from registry.config.data_directory import find_access_problem
 from registry.errors import StartupError
 from registry.store.embedded.append_only_file import (
     DamagedFileError,
@@ -32,7 +33,8 @@ from registry.store.embedded.append_only_file import (
     is_damage_report,
     repair_append_only_file,
 )
-from registry.store.embedded.binary import ServerBinary
+from registry.store.embedded.binary import ServerBinary, child_environment
+from registry.store.embedded.file_modes import open_private, restrict_to_owner
 from registry.telemetry.logs import get_logger
 
 if sys.platform != "win32":
@@ -45,6 +47,7 @@ CLOSE_TIMEOUT_S = 1.2  # then SIGKILL: acknowledged data is on disk, and the reg
 MIN_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.1, 5.0
 STABLE_AFTER_S = 10.0  # an exit after this time counts as a new failure, not as a repetition of the previous one
 MAX_SOCKET_PATH_BYTES = 99  # the limits are 103 (macOS) and 107 (Linux)
+MAX_LOGGED_FILES = 20
 _ADDRESS_FILE = "address"  # in the data directory: the URL of the server while `lock` is held
 
 # The lock arrives as stdout and is moved to 4; the pipe is moved to 3, because sh replaces stdin of background jobs.
@@ -52,6 +55,7 @@ _ADDRESS_FILE = "address"  # in the data directory: the URL of the server while 
 # ended, and only then the socket's directory is removed: until then its name in /tmp must not become free for
 # other users. The wrapper waits for both children, because a container may have no init process that reaps them.
 WRAPPER_SCRIPT = """
+umask 077
 exec 3<&0 4>&1 </dev/null >&2
 sockets=$1; shift
 "$@" 3<&- & server=$!
@@ -125,7 +129,9 @@ class EmbeddedServer:
             undo.push_async_callback(self._terminate)
             self._process = await self._launch()
             await self._wait_until_ready(self._process)
-            (self.data_dir / _ADDRESS_FILE).write_text(self.url)
+            address_file = self.data_dir / _ADDRESS_FILE
+            with open_private(address_file, "wb") as file:
+                file.write(self.url.encode())
             self._cleanup = undo.pop_all()
 
     async def repair(self) -> FileRepair:
@@ -172,12 +178,21 @@ class EmbeddedServer:
 
     @contextlib.asynccontextmanager
     async def _usable_directory(self) -> AsyncIterator[contextlib.AsyncExitStack]:
-        """Create and lock the data directory; the stack unlocks it. An OSError of the block is a StartupError."""
+        """Create, lock and protect the data directory; the stack unlocks it. An OSError in it is a StartupError."""
         try:
             async with contextlib.AsyncExitStack() as stack:
                 self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if (problem := find_access_problem(self.data_dir)) is not None:
+                    raise StartupError(problem)
                 lock = stack.enter_context(await self._acquire_lock("lock", 0))
                 lock.write(b"%d\n" % os.getpid())
+                if corrected := restrict_to_owner(self.data_dir):
+                    log.warning(
+                        "data_dir_modes_corrected",
+                        data_dir=str(self.data_dir),
+                        files=corrected[:MAX_LOGGED_FILES],
+                        count=len(corrected),
+                    )
                 yield stack
         except OSError as error:
             raise StartupError(
@@ -188,7 +203,7 @@ class EmbeddedServer:
         """Lock a file of the data directory and empty it. Raises StartupError with the holder after `timeout_s`."""
         path, deadline = self.data_dir / name, time.monotonic() + timeout_s
         with contextlib.ExitStack() as undo:
-            lock = undo.enter_context(path.open("ab", buffering=0))
+            lock = undo.enter_context(open_private(path, "ab"))
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -208,12 +223,19 @@ class EmbeddedServer:
     async def _launch(self) -> _ServerProcess:
         with contextlib.ExitStack() as stack:
             lock = stack.enter_context(await self._acquire_lock("server.lock", SERVER_LOCK_TIMEOUT_S))
-            log_file = stack.enter_context(self._log_file.open("ab", buffering=0))
+            log_file = stack.enter_context(open_private(self._log_file, "ab"))
             log_start = log_file.tell()
             read_end, write_end = os.pipe()
             stack.callback(os.close, read_end)
             pipe = FileIO(write_end, "wb")
-            command = [str(self.binary.path), *SERVER_ARGUMENTS, "--unixsocket", str(self._socket_path)]
+            environment = child_environment()
+            command = [
+                *_env_command(environment, self.binary.path),
+                str(self.binary.path),
+                *SERVER_ARGUMENTS,
+                "--unixsocket",
+                str(self._socket_path),
+            ]
             command += ["--dir", str(self.data_dir), "--logfile", str(self._log_file)]
             try:
                 wrapper = await asyncio.create_subprocess_exec(
@@ -221,6 +243,7 @@ class EmbeddedServer:
                     stdin=read_end,
                     stdout=lock,
                     stderr=log_file,
+                    env=environment,
                     start_new_session=True,  # Ctrl-C in a terminal reaches only the registry, which stops the server
                 )
             except BaseException:
@@ -277,6 +300,14 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.wrapper.pid, signal.SIGKILL)
         await process.wrapper.wait()
+
+
+def _env_command(environment: Mapping[str, str], program: Path) -> list[str]:
+    """Return the command that starts a program without the variables that a shell adds, such as PWD."""
+    # env reads a path with this sign as a variable; the program then has the variables of the shell, too.
+    if "=" in str(program):
+        return []
+    return ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
 
 
 def _make_socket_directory() -> Path:
