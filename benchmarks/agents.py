@@ -20,7 +20,7 @@ _DEPENDENCIES_VERSION = re.compile(rb'"dependencies_version":"([0-9a-f]+)"')
 
 def request(method: str, path: str, body: bytes | None = None) -> bytes:
     """Return an HTTP request with the minimum of headers."""
-    head = f"{method} {path} HTTP/1.1\r\nhost: registry\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n"
     if body is None:
         return f"{head}\r\n".encode()
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body

@@ -20,6 +20,7 @@ from benchmarks.context import (
 )
 from benchmarks.load_generator import Clients, Exchange, quantile
 from benchmarks.provider_departure import provider_departure
+from benchmarks.search_steps import search_steps
 from benchmarks.servers import Mesh, running_constant, running_mesh
 from benchmarks.table import Table, times_table
 from benchmarks.watch_latency import watch_latency
@@ -157,6 +158,7 @@ _TIME_CASES: dict[str, Callable[[BenchmarkContext], Awaitable[Table]]] = {
     "steady_heartbeats": steady_heartbeats,
     "fill": fill,
     "watch": watch_latency,
+    "search_steps": search_steps,
     "provider_departure": provider_departure,
     "import_time": import_time,
     "injected_call": injected_call,

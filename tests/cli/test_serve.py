@@ -84,7 +84,7 @@ def a_pending_registration(url: str) -> socket.socket:
     """Return a connection with a registration that the replica has started to serve; its body is missing."""
     connection = a_connection(url)
     connection.sendall(
-        b"POST /agents HTTP/1.1\r\nHost: registry\r\nContent-Type: application/json\r\n"
+        b"POST /agents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(REGISTRATION)
     )
     assert connection.recv(100).startswith(b"HTTP/1.1 100 ")

@@ -4,7 +4,7 @@ import time
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 from registry.cache.reflector import Reflector
 from registry.cache.view import Record, View
@@ -86,14 +86,23 @@ class AgentList:
         return b",".join([render_row(self.cached, record) for record in self.records])
 
 
-@dataclass(frozen=True, slots=True)
-class CapabilityMatch:
-    """A capability that matches a search, with its agent; `position` is its index in the agent's list."""
+class CapabilityMatch(NamedTuple):
+    """A capability that matches a search, with its agent; `position` is its index in the agent's list.
 
+    Matches are compared by their first four fields: the best one is the smallest.
+    """
+
+    negative_score: float
+    namespace: str
+    agent_id: str
+    position: int
     agent: Agent
     capability: Capability
-    position: int
-    score: float
+
+    @property
+    def score(self) -> float:
+        """How well the capability fits, 0 to 100."""
+        return -self.negative_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +215,13 @@ class Discovery:
             if matcher.matches_agent(agent)
             for position, capability in enumerate(agent.indexed.capabilities)
         )
-        matches: list[tuple[float, str, str, int, CapabilityMatch]] = []
-        # Sorting all matches of a search at once would block the event loop.
-        add = partial(insort, matches) if matcher.is_ranked else matches.append
+        matches: list[CapabilityMatch] = []
         async for agent, position, capability in cooperative(candidates):
             score = matcher.score(capability)
             if score is not None:
-                match = CapabilityMatch(agent, capability, position, score)
-                add((-score, agent.indexed.namespace, agent.id, position, match))
-        if not matcher.is_ranked:
-            matches.sort()
-        return CapabilityList([match[-1] for match in matches], matcher.is_ranked, version, staleness)
+                # Sorting all matches at once would block the event loop.
+                insort(matches, CapabilityMatch(-score, agent.indexed.namespace, agent.id, position, agent, capability))
+        return CapabilityList(matches, matcher.is_ranked, version, staleness)
 
     def _update(self, cached: CachedQuery) -> CachedQuery:
         """Return the cached query result, updated to the newest state of this replica's cache."""

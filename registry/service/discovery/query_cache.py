@@ -143,8 +143,11 @@ class QueryCache:
                 matcher, version, matches = Matcher(query), view.version, list[RankedMatch]()
                 async for _ in cooperative(matcher.select_ranked(view, matches)):
                     pass
+                # Each of these steps takes milliseconds if all agents match.
+                await asyncio.sleep(0)
                 scores = {agent_id: -score for score, _, agent_id, _ in matches}
                 self._store(matcher, view, version, [match[-1] for match in matches], scores)
+                await asyncio.sleep(0)
         finally:
             if not lock.locked():
                 self._selecting.pop(query, None)
