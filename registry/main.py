@@ -29,7 +29,7 @@ from registry.concurrency.periodic import every
 from registry.config.exposure import INSECURE_REASONS, find_insecurities
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError, StoreUnavailable
-from registry.http_server import Listener
+from registry.http_server.listener import Listener
 from registry.model.agent import use_spec_type
 from registry.service.discovery.discovery_service import Discovery
 from registry.service.discovery.overdue_agents import OverdueAgents

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from registry.config.settings import Settings
-from registry.http_server import Listener
+from registry.http_server.listener import Listener
 from registry.main import Registry, open_registry
 from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import async_wait_until
