@@ -26,9 +26,11 @@ from registry.compat.mcpmesh.spec_fields import McpMeshSpec, McpMeshSpecOfAnyNam
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
+from registry.config.descriptors import default_connections
 from registry.config.exposure import INSECURE_REASONS, find_insecurities
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError, StoreUnavailable
+from registry.http_server.connection_table import ConnectionLimits
 from registry.http_server.listener import Listener
 from registry.model.agent import use_spec_type
 from registry.service.discovery.discovery_service import Discovery
@@ -62,6 +64,8 @@ log = get_logger(__name__)
 Announce = Callable[[str, str, str | None], None]
 
 _PORT_SETTING = "--port or REGISTRY_PORT, as in REGISTRY_PORT=8001 make run"
+# The metrics port and the admin port serve few clients; their connections are among the reserved descriptors.
+_OTHER_PORT_LIMITS = ConnectionLimits(12)
 _TICK_INTERVAL_S = 1.0
 _READY_POLL_INTERVAL_S = 0.1
 # The longest pause after failed sweeps.
@@ -220,11 +224,11 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announc
     _handle_stop_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
         # Listen before opening the store: a port in use is reported at once, and a large store may load for minutes.
-        listeners = _listen(settings, stack)
+        metrics = Metrics()
+        listeners = _listen(settings, stack, metrics)
         # The actual ports: 0 stands for any free port.
         actual_ports: Any = {name: listener.port for name, listener in listeners.items()}
         settings = replace(settings, **actual_ports)
-        metrics = Metrics()
         warnings += _report_insecurities(settings, metrics)
         health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)
         running = [
@@ -272,12 +276,17 @@ def _report_insecurities(settings: Settings, metrics: Metrics) -> tuple[str, ...
     return tuple(insecurities.values())
 
 
-def _listen(settings: Settings, stack: contextlib.AsyncExitStack) -> dict[str, Listener]:
+def _listen(settings: Settings, stack: contextlib.AsyncExitStack, metrics: Metrics) -> dict[str, Listener]:
     """Open the ports of a replica; return their listeners by the names of their settings. Raises StartupError."""
     ports = {name: getattr(settings, name) for name in ("port", "metrics_port", "admin_port")}
     options = {name: SETTINGS[name].env for name in ports} | {"port": _PORT_SETTING}
+    limits = dict.fromkeys(ports, _OTHER_PORT_LIMITS) | {
+        "port": ConnectionLimits(settings.connections or default_connections(), settings.connections_per_address)
+    }
     return {
-        name: stack.enter_context(Listener(settings.host, port, options[name]))
+        name: stack.enter_context(
+            Listener(settings.host, port, options[name], limits[name], metrics.count_refused_connection)
+        )
         for name, port in ports.items()
         if port is not None
     }

@@ -26,8 +26,8 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 ARCHITECTURE, ERRORS, MCP = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "errors", "mcp")
 )
-# Codes without an error class: those of the router, and internal errors.
-CODES_WITHOUT_CLASS = {"not_found": 404, "method_not_allowed": 405, "internal_error": 500}
+# Codes without an error class: those of the router and of the HTTP server, and internal errors.
+CODES_WITHOUT_CLASS = {"not_found": 404, "method_not_allowed": 405, "request_timeout": 408, "internal_error": 500}
 
 
 def rows(text: str, *headings: str) -> list[list[str]]:

@@ -200,7 +200,7 @@ def test_the_table_of_errors_matches_the_code() -> None:
         if isinstance(kind, type) and issubclass(kind, RegistryError) and http_status(kind.__new__(kind)) != 500
     }
     expected = {kind.code: http_status(kind.__new__(kind)) for kind in kinds}
-    expected |= {"not_found": 404, "method_not_allowed": 405, "internal_error": 500}
+    expected |= {"not_found": 404, "method_not_allowed": 405, "request_timeout": 408, "internal_error": 500}
 
     assert rows == expected
 

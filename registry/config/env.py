@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from registry.config.descriptors import RESERVED_DESCRIPTORS, descriptor_limit, max_connections
 from registry.config.settings import SETTINGS, Setting, Settings
 from registry.config.value_types import Secret, format_value, mask_all
 from registry.errors import StartupError
@@ -107,6 +108,12 @@ def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[
             conflicts[name] = (
                 f"{SETTINGS[name].env} is {shown[name]!r}; expected another port than {SETTINGS[other].env}"
             )
+    if settings.connections is not None and settings.connections > max_connections():
+        conflicts["connections"] = (
+            f"REGISTRY_CONNECTIONS is {shown['connections']!r}; expected at most {max_connections()}: "
+            f"the process may open {descriptor_limit()} files, of which {RESERVED_DESCRIPTORS} are reserved; "
+            "raise that limit (ulimit -n)"
+        )
     return conflicts
 
 

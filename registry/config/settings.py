@@ -82,6 +82,8 @@ class Settings:
     port: int = 8000
     metrics_port: int | None = None
     admin_port: int | None = None
+    connections: int | None = None
+    connections_per_address: int | None = None
     log_level: str = "info"
     log_format: str = "auto"
     redis_url: str | None = None
@@ -132,6 +134,16 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "metrics_port": Setting("METRICS_PORT", parse_port, "A second port with metrics and probes, without a token."),
         "admin_port": Setting(
             "REGISTRY_ADMIN_PORT", parse_port, "A port of its own for /admin, which is then 404 on the API port."
+        ),
+        "connections": Setting(
+            "REGISTRY_CONNECTIONS",
+            integer_parser(1, 1_000_000),
+            "Maximum number of open connections; default: four fifths of the file descriptors, at most 20000.",
+        ),
+        "connections_per_address": Setting(
+            "REGISTRY_CONNECTIONS_PER_ADDRESS",
+            integer_parser(1, 1_000_000),
+            "Maximum number of open connections of one client address; unset: no limit.",
         ),
         "log_level": Setting("LOG_LEVEL", parse_log_level, "Least severe level that is logged."),
         "log_format": Setting(

@@ -5,17 +5,17 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.errors import StartupError
+from registry.http_server.connection_table import ConnectionLimits, ConnectionTable
 from registry.http_server.protocol import HttpProtocol
 
-# Longer than load balancers keep idle connections open, so that the balancer closes them and not this server.
-_KEEP_ALIVE_TIMEOUT_S = 75
 # Time for requests in flight to finish after the stop.
 _SHUTDOWN_GRACE_S = 3
 
@@ -31,10 +31,18 @@ class _UvicornServer(uvicorn.Server):
 class Listener(contextlib.AbstractContextManager["Listener"]):
     """A listening socket, bound at construction; error messages name `setting_name` as the option to change.
 
+    Its connections have limits of their own; `count_refused` receives the reason of each connection that is refused.
     Raises StartupError if it cannot listen on the address. As a context manager it closes the socket.
     """
 
-    def __init__(self, host: str, port: int, setting_name: str) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        setting_name: str,
+        limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - it is immutable
+        count_refused: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         dual_stack = host == "::" and socket.has_dualstack_ipv6()
         try:
@@ -49,6 +57,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         self.port: int = self._socket.getsockname()[1]
         url_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         self.url = f"http://[{url_host}]:{self.port}" if ":" in url_host else f"http://{url_host}:{self.port}"
+        self.connections = ConnectionTable(limits, count_refused)
         self._app: ASGIApp | None = None
         self._server: _UvicornServer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +74,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
             uvicorn.Config(
                 self._call_app,
                 interface="asgi3",
-                http=HttpProtocol,
+                http=partial(HttpProtocol, self.connections),  # type: ignore[arg-type]
                 lifespan="off",
                 ws="none",
                 proxy_headers=False,
@@ -73,10 +82,10 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_TIMEOUT_S,
                 timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
             )
         )
+        self.connections.start()
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         return self._task
 
@@ -103,3 +112,4 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await self._task
+            self.connections.stop()

@@ -40,6 +40,8 @@ class Metrics:
         self._sweep_outcomes = counter("mcp_registry_sweep_outcomes", outcomes, ("outcome",))
         conflicts = "Registrations by this replica whose id another living agent had, in another place"
         self._identity_conflicts = counter("mcp_registry_identity_conflicts", conflicts)
+        refused = "Connections that this replica refused, by reason"
+        self._refused_connections = counter("mcp_registry_refused_connections", refused, ("reason",))
         insecure = "1 if strangers may use this replica, by reason"
         self._insecure = Gauge("mcp_registry_insecure", insecure, ("reason",), registry=collectors)
         self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
@@ -77,6 +79,10 @@ class Metrics:
     def count_identity_conflict(self) -> None:
         """Count a registration whose id another living agent had."""
         self._identity_conflicts.inc()
+
+    def count_refused_connection(self, reason: str) -> None:
+        """Count a connection that was refused, or closed because a limit or a deadline was exceeded."""
+        self._refused_connections.labels(reason).inc()
 
     def set_insecure(self, applies_by_reason: Mapping[str, bool]) -> None:
         """Set why strangers may use this replica."""

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import resource
 import socket
 from dataclasses import FrozenInstanceError, fields
 from datetime import timedelta
@@ -12,6 +13,7 @@ from types import MappingProxyType
 import platformdirs
 import pytest
 
+from registry.config.descriptors import default_connections
 from registry.config.env import load_settings
 from registry.config.settings import SETTINGS, Settings, user_data_dir
 from registry.config.value_types import Secret, Thresholds, mask_url
@@ -74,6 +76,8 @@ def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
         "port": 8000,
         "metrics_port": None,
         "admin_port": None,
+        "connections": None,
+        "connections_per_address": None,
         "log_level": "info",
         "log_format": "auto",
         "redis_url": None,
@@ -128,6 +132,8 @@ def test_each_field_has_its_own_variable_and_a_description() -> None:
         ("REGISTRY_PORT", "65535", "port", 65535),
         ("METRICS_PORT", "9090", "metrics_port", 9090),
         ("REGISTRY_ADMIN_PORT", "8001", "admin_port", 8001),
+        ("REGISTRY_CONNECTIONS", "100", "connections", 100),
+        ("REGISTRY_CONNECTIONS_PER_ADDRESS", "5", "connections_per_address", 5),
         ("LOG_LEVEL", "WARN", "log_level", "warning"),
         ("LOG_LEVEL", "warning", "log_level", "warning"),
         ("LOG_LEVEL", "Debug", "log_level", "debug"),
@@ -202,6 +208,8 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_PORT", "٨٠", "expected a whole number from 0 to 65535"),
         ("REGISTRY_PORT", "9" * 50, "expected a whole number from 0 to 65535"),
         ("METRICS_PORT", "9090.0", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_CONNECTIONS", "0", "expected a whole number from 1 to 1000000"),
+        ("REGISTRY_CONNECTIONS_PER_ADDRESS", "many", "expected a whole number from 1 to 1000000"),
         ("LOG_LEVEL", "verbose", "expected one of debug, info, warning, error, warn"),
         ("REGISTRY_LOG_FORMAT", "xml", "expected one of auto, json, pretty"),
         ("REDIS_URL", "localhost:6379", "expected redis://host:6379/0"),
@@ -331,6 +339,20 @@ def test_all_errors_are_reported_together() -> None:
 def test_settings_that_conflict_with_each_other_are_rejected(environ: dict[str, str], name: str, expected: str) -> None:
     """The times have the order that client-go requires, and no port is used twice."""
     assert error_message(environ).splitlines()[1:] == [f"  {name}; {expected}"]
+
+
+def test_more_connections_than_descriptors_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default leaves a fifth of them; at least 32 are reserved."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _number: (1024, 4096))
+
+    assert default_connections() == 819
+    assert load_settings({"REGISTRY_CONNECTIONS": "992"})[0].connections == 992
+    assert "REGISTRY_CONNECTIONS is '993'; expected at most 992: the process may open 1024 files" in error_message(
+        {"REGISTRY_CONNECTIONS": "993"}
+    )
+    for descriptors, connections in ((1_000_000, 20_000), (100, 68), (20, 1), (resource.RLIM_INFINITY, 20_000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _number, limit=descriptors: (limit, limit))
+        assert default_connections() == connections
 
 
 def test_an_invalid_value_is_not_compared_with_other_settings() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from registry.api.endpoints import list_agents, watch_stream
 from registry.api.request import query_parsers
-from registry.http_server import listener
+from registry.http_server import limited_connection
 from tests.deploy.compose_files import (
     HAPROXY_FILE,
     compose_service,
@@ -60,7 +60,7 @@ def test_it_closes_idle_connections_before_a_replica_does() -> None:
     """Otherwise it could send a request on a connection that the replica is closing."""
     (idle,) = haproxy_durations_s("timeout http-keep-alive")
 
-    assert idle < listener._KEEP_ALIVE_TIMEOUT_S
+    assert idle < limited_connection.KEEP_ALIVE_S
 
 
 def test_it_stops_before_docker_kills_it() -> None:

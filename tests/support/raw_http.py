@@ -45,6 +45,14 @@ class RawConnection:
         """Return all bytes until the server closes the connection."""
         return await self._reader.read()
 
+    async def read_until(self, text: bytes) -> bytes:
+        """Return all bytes up to a text. Raises IncompleteReadError if the connection ends before it."""
+        return await self._reader.readuntil(text)
+
+    def pause_reading(self) -> None:
+        """Read nothing from now on, so that the server's buffers fill."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
     async def read_response(self) -> RawResponse:
         """Return the next response. Raises ConnectionError or IncompleteReadError if there is none."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
