@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -174,10 +175,12 @@ def test_heartbeat_updates_all_tools(replica: Replica) -> None:
         def registered_agent() -> Any:
             return httpx2.get(f"{replica.url}/agents/{local_process.agent.id}", timeout=REQUEST_TIMEOUT_S).json()
 
-        # The first heartbeat is also a change.
-        wait_until(
-            lambda: registered_agent().get("status") == "healthy", description="the agent is registered and healthy"
-        )
+        def is_registered() -> bool:
+            """All functions are registered, and the first heartbeat, which is also a change, was sent."""
+            agent = registered_agent()
+            return agent.get("status") == "healthy" and "has_date" in json.dumps(agent)
+
+        wait_until(is_registered, description="the agent is registered and healthy")
         registered = registered_agent()
         register(replica, "dateservice-1", DATE | {"tags": TAGS})
 

@@ -289,7 +289,9 @@ async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: 
     response = await client.post(path, content=json.dumps(body).encode(), headers=JSON_HEADERS)
 
     assert response.status_code in (200, 400, 404, 409, 422), response.text
-    assert response.json()["status"] == ("success" if response.status_code == 200 else "error")
+    # The 400 to a heartbeat of mcp-mesh has upstream's format.
+    if response.status_code != 400 or set(response.json()) != {"error", "timestamp"}:
+        assert response.json()["status"] == ("success" if response.status_code == 200 else "error")
 
 
 @settings(max_examples=100)
@@ -363,10 +365,10 @@ async def test_any_query_string_is_answered_below_500(
 @settings(max_examples=100)
 @given(agent_id=st.text(min_size=1, max_size=20))
 async def test_any_path_is_answered_below_500(client: httpx2.AsyncClient, agent_id: str) -> None:
-    """A path with an invalid id is an unknown agent or an unknown path."""
+    """A path with an invalid id is an unknown agent or an unknown path; `heartbeat` is a path without GET."""
     for path in (f"/agents/{quote(agent_id)}", f"/health/{quote(agent_id, safe='')}", f"/{quote(agent_id)}"):
         response = await client.get(path)
-        assert response.status_code in (200, 400, 404), (path, response.text)
+        assert response.status_code in (200, 400, 404, 405), (path, response.text)
 
 
 async def test_the_registry_works_after_invalid_bodies(client: httpx2.AsyncClient) -> None:
