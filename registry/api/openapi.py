@@ -14,6 +14,11 @@ from registry.api.request.query_parsers import LIST_AGENTS_PARAMS, LIST_CAPABILI
 from registry.api.request.select_arguments import SELECT_PARAMS
 from registry.model.registration.parse import registration_schema
 
+_DESCRIPTION: Final = (
+    "Any request can be refused before it is routed: 403 origin_refused if a web page of an origin sent it that is "
+    "neither the registry's own nor in REGISTRY_ORIGINS; 421 unknown_host if the registry does not know the name in "
+    "the Host header; 415 unsupported_media_type if a body has no Content-Type."
+)
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ERROR_SCHEMA = {
@@ -199,7 +204,7 @@ def openapi_document(paths: Mapping[str, Any]) -> bytes:
     return orjson.dumps(
         {
             "openapi": "3.1.0",
-            "info": {"title": "mcp-mesh-registry", "version": __version__},
+            "info": {"title": "mcp-mesh-registry", "version": __version__, "description": _DESCRIPTION},
             # Relative to the URL of this document, so it is right below any path prefix of a reverse proxy.
             "servers": [{"url": ".", "description": "This registry; every path also exists below /api/v1"}],
             "paths": paths,

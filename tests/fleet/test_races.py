@@ -174,7 +174,9 @@ async def test_hostile_input_does_not_affect_other_callers(run_fleet: FleetMaker
         ]
         slow = [await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2])) for _ in range(200)]
         for _, writer in slow:
-            writer.write(b"POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\ncontent-type: application/js")
+            writer.write(
+                b"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\ncontent-type: application/js"
+            )
 
         for _ in range(5):
             for body in bodies:

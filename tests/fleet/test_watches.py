@@ -40,7 +40,7 @@ def unread_watch(url: str) -> Iterator[None]:
     with socket.socket() as tcp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         tcp.connect((where.hostname, where.port))
-        tcp.sendall(b"GET /agents?watch=true HTTP/1.1\r\nhost: a\r\n\r\n")
+        tcp.sendall(b"GET /agents?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
         yield
 
 
@@ -99,7 +99,7 @@ class CountingWatch(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
         self.transport = cast("asyncio.WriteTransport", transport)
-        self.transport.write(b"GET /agents?watch=true&namespace=crowded HTTP/1.1\r\nhost: a\r\n\r\n")
+        self.transport.write(b"GET /agents?watch=true&namespace=crowded HTTP/1.1\r\nhost: localhost\r\n\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Count the events."""
