@@ -23,8 +23,8 @@ from tests.support.replica import Replica
 from tests.test_readme import ROOT, blocks, table
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-ARCHITECTURE, ERRORS, MCP = (
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "errors", "mcp")
+ARCHITECTURE, ERRORS, MCP, SECURITY = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "errors", "mcp", "security")
 )
 # Codes without an error class: those of the router and of the HTTP server, and internal errors.
 CODES_WITHOUT_CLASS = {"not_found": 404, "method_not_allowed": 405, "request_timeout": 408, "internal_error": 500}
@@ -69,6 +69,21 @@ def test_the_index_lists_every_page() -> None:
     for page in PAGES:
         assert page.name == "README.md" or f"]({page.name})" in index
         assert f"](docs/{page.name})" in readme
+
+
+def test_every_attack_has_a_test() -> None:
+    """The rows of the threat model are in order, each with links to test modules with tests."""
+    found = rows(SECURITY, "row", "attack", "guard", "test")
+    numbers = [int(number.removeprefix("T")) for number, *_ in found]
+
+    assert numbers == sorted(set(numbers))
+    for number, _, guard, tests in found:
+        paths = [ROOT / "docs" / target for target in re.findall(r"\]\(([^)]+)\)", tests)]
+        assert guard, number
+        assert paths, number
+        for path in paths:
+            assert path.name.startswith("test_"), path
+            assert re.search(r"^(?:async )?def test_", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_every_error_code_is_explained() -> None:
