@@ -84,12 +84,13 @@ def test_the_docker_context_contains_only_copied_files() -> None:
 @pytest.mark.parametrize("running", [True, False])
 def test_its_health_check_detects_whether_the_replica_runs(redis_url: str, running: bool) -> None:  # noqa: FBT001
     """The command of HEALTHCHECK runs against a replica, and against an unused port."""
-    with Replica(redis_url) as replica:
-        port = replica.url.rpartition(":")[2] if running else str(free_port())
+    metrics_port = str(free_port())
+    with Replica(redis_url, METRICS_PORT=metrics_port):
+        port = metrics_port if running else str(free_port())
         python, *words = healthcheck_command()
         assert python == "python"
         # Proxy settings of a container must not affect the check.
-        environ = os.environ | {"REGISTRY_PORT": port, "http_proxy": "http://127.0.0.1:1"}
+        environ = os.environ | {"METRICS_PORT": port, "http_proxy": "http://127.0.0.1:1"}
 
         result = subprocess.run([sys.executable, *words], env=environ, capture_output=True, check=False)
 

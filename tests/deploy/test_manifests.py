@@ -137,12 +137,12 @@ def test_probes_have_the_paths_and_intervals_of_the_guide(name: str) -> None:
     live, ready = container["livenessProbe"], container["readinessProbe"]
 
     assert (live["httpGet"], live["initialDelaySeconds"], live["periodSeconds"]) == (
-        {"path": "/health", "port": "http"},
+        {"path": "/health", "port": "metrics"},
         10,
         10,
     )
     assert (ready["httpGet"], ready["initialDelaySeconds"], ready["periodSeconds"]) == (
-        {"path": "/ready", "port": "http"},
+        {"path": "/ready", "port": "metrics"},
         5,
         5,
     )
