@@ -85,6 +85,7 @@ local function registration_change(agent, now)
       change.reason = change.kind == 'add' and 'registered' or 'updated'
     end
   end
+  change.before.updated = change.spec_changed and agent.updated or nil
   if counts_as_heartbeat == '1' or agent.status ~= 'pending' then
     change.heartbeat = to_decimal(now)
     if agent.status ~= 'healthy' then

@@ -19,7 +19,7 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
     change: Change
     _states: tuple[Agent | None, Agent | None] | None = None
     _index_keys: frozenset[IndexKey] | None = None
-    _object_json: bytes | None = None
+    _object_json: dict[bool, bytes] = {}
     _encoded: dict[tuple[EventKind, StreamFormat], bytes] = {}
 
     @property
@@ -46,17 +46,32 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
         key = kind, stream_format
         line = self._encoded.get(key)
         if line is None:
-            if self._object_json is None:
-                agent, heartbeat = self.change.agent, self.change.heartbeat
-                self._object_json = encode_agent_head(agent) + encode_agent_tail(heartbeat) if agent else b"null"
-            line = self._encoded[key] = encode_event(kind, self._object_json, self.version, stream_format)
+            is_deletion = kind == "DELETED"
+            object_json = self._object_json.get(is_deletion)
+            if object_json is None:
+                object_json = self._object_json[is_deletion] = self._encode_object(is_deletion=is_deletion)
+            line = self._encoded[key] = encode_event(kind, object_json, self.version, stream_format)
         return line
+
+    def _encode_object(self, *, is_deletion: bool) -> bytes:
+        """Return the JSON of the agent after the change; of the agent before it for a deletion.
+
+        A watcher whose query the agent no longer matches must not receive what it has changed to. Both have the version
+        of the change, as in Kubernetes.
+        """
+        agent, heartbeat = self.change.agent, self.change.heartbeat
+        if is_deletion and self.change.kind == "modify":
+            before, _ = self.states
+            agent = before and msgspec.structs.replace(before, version=self.version)
+            if before is not None and before.status == "pending":
+                heartbeat = None
+        return encode_agent_head(agent) + encode_agent_tail(heartbeat) if agent else b"null"
 
     @property
     def approximate_bytes(self) -> int:
-        """The approximate memory of the entry in bytes: specs, decoded agents, keys and one encoding."""
+        """The approximate memory of the entry in bytes: specs, decoded agents, keys and one encoding of each state."""
         agent, before = self.change.agent, self.change.spec_before
-        return 2048 + (4 * len(agent.spec) if agent else 0) + (3 * len(before) if before else 0)
+        return 2048 + (4 * len(agent.spec) if agent else 0) + (4 * len(before) if before else 0)
 
 
 def index_keys_of(agent: Agent) -> Iterator[IndexKey]:
@@ -83,6 +98,7 @@ def _decode_states(change: Change) -> tuple[Agent | None, Agent | None]:
         status=change.status_before or agent.status,
         draining=agent.draining if change.draining_before is None else change.draining_before,
         version=change.prev,
+        updated=change.updated_before or agent.updated,
         indexed=agent.indexed if spec is None else decode_indexed_spec(spec),
     )
     return before, agent

@@ -26,6 +26,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     status_before: Status | None = None
     draining_before: bool | None = None
     spec_before: bytes | None = None
+    updated_before: int | None = None
 
 
 class LogPosition(msgspec.Struct, frozen=True, gc=False):

@@ -71,6 +71,7 @@ def decode_change(entry: Sequence[Any]) -> Change:
         version = entry_version(entry_id)
         heartbeat = fields.get(b"heartbeat")
         draining_before = fields.get(b"draining_before")
+        updated_before = fields.get(b"updated_before")
         return Change(
             version=version,
             prev=int(fields[b"prev"]),
@@ -81,6 +82,7 @@ def decode_change(entry: Sequence[Any]) -> Change:
             status_before=_STATUS_BY_BYTES.get(fields.get(b"status_before", b"")),
             draining_before=None if draining_before is None else draining_before == b"1",
             spec_before=fields.get(b"spec_before"),
+            updated_before=None if updated_before is None else int(updated_before),
         )
     except (*_DECODE_ERRORS, BadRecordError) as error:
         name = cast(bytes, entry_id).decode(errors="replace")

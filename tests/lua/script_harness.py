@@ -84,7 +84,7 @@ class ScriptCase:
 
     `before` is merged into INITIAL_STATE. `after` lists the cells that the script changes; all others must stay as they
     were. `log` lists the new entries: kind, reason, id, heartbeat and the `..._before` fields. The agent in each entry,
-    `prev` and the versions are always compared.
+    `prev`, `updated_before` and the versions are always compared.
     """
 
     description: str
@@ -314,6 +314,8 @@ class ScriptHarness:
             assert version <= self._finished_ms or version == floor + 1
             meta = {name: fields[name] for name in ("kind", "reason", "id", "heartbeat") if name in fields}
             meta |= {name: value for name, value in fields.items() if name.endswith("_before")}
+            if fields["kind"] == "modify" and fields["spec_version"] == str(version):
+                assert meta.pop("updated_before") == before[f"{fields['id']}/updated"]
             assert meta.keys() == expected.keys(), f"expected {expected}, got {meta}"
             assert all(self._matches(expected[name], meta[name], str(version)) for name in meta), f"{expected}: {meta}"
             prev = floor = version

@@ -349,7 +349,7 @@ async def test_a_watch_of_agents_in_service_receives_drains_as_deletions(redis_u
 
             seen = await stream.next_events(2)
             assert [(each.kind, str(each.version)) for each in seen] == [("DELETED", drained), ("ADDED", back)]
-            assert [each.object["draining"] for each in seen] == [True, False]
+            assert [each.object["draining"] for each in seen] == [False, False]
             assert [each.kind for each in await others.next_events(3)] == ["ADDED", "MODIFIED", "DELETED"]
             assert [(each.kind, each.object["draining"]) for each in await everything.next_events(3)] == [
                 ("MODIFIED", True),
