@@ -3,10 +3,11 @@
 
   KEYS   version      string  {mesh}:version
          log          stream  {mesh}:log
+         log_bytes    hash    {mesh}:log_bytes
          heartbeats   zset    {mesh}:heartbeats
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   draining      1 to drain, 0 to undrain
-         log_length    integer, entries the log stores
+         log_limits    `<entries> <bytes>` that the log stores
          seen_version  integer, the highest version that the caller has read or returned
          ids…          the id of each agent
   REPLY  ok <word> <version>…   for each agent, in order, an outcome and the version of its last change:
@@ -14,7 +15,7 @@
          unchanged              had the requested state already
          unknown_agent          never registered, or removed; the version is ''
          bad_record             its hash is invalid; nothing was written, the version is ''
-  WRITES version log agent_keys
+  WRITES version log log_bytes agent_keys
   EMITS  modify drained | modify undrained | nothing
   COST   O(K log N) for K agents
 ]]
@@ -22,9 +23,9 @@
 --@include read_agent
 --@include is_valid_agent
 --@include append_change
-local version, log, heartbeats = unpack(KEYS)
-local draining, log_length, seen_version = unpack(ARGV)
-local fixed, count = 3, #KEYS - 3
+local version, log, log_bytes, heartbeats = unpack(KEYS)
+local draining, log_limits, seen_version = unpack(ARGV)
+local fixed, count = 4, #KEYS - 4
 if count > 200 or #ARGV ~= 3 + count or (draining ~= '0' and draining ~= '1') then
   return redis.error_reply('ERR drain expects 0 or 1 and the id of each of at most 200 agents')
 end
@@ -44,7 +45,7 @@ for i = 1, count do
   else
     local before = agent.draining
     agent.draining = draining
-    outcome, changed_version = 'changed', append_change(version, log, log_length, seen_version, now, {
+    outcome, changed_version = 'changed', append_change(version, log, log_bytes, log_limits, seen_version, now, {
       kind = 'modify', reason = draining == '1' and 'drained' or 'undrained', id = id, key = key, agent = agent,
       heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = { draining = before },
     })

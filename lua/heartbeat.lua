@@ -3,6 +3,7 @@
 
   KEYS   version               string  {mesh}:version
          log                   stream  {mesh}:log
+         log_bytes             hash    {mesh}:log_bytes
          deadlines             zset    {mesh}:deadlines
          heartbeats            zset    {mesh}:heartbeats
          unhealthy_since       zset    {mesh}:unhealthy_since
@@ -11,7 +12,7 @@
          healthy_by_namespace  zset    {mesh}:healthy_by_namespace
          counters              hash    {mesh}:counters
          agent_keys…           hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   log_length    integer, entries the log stores
+  ARGV   log_limits    `<entries> <bytes>` that the log stores
          seen_version  integer, the highest version that the caller has read or returned
          agents…       id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
                        extends only a healthy agent; record extends none. load and response_digest are stored without a
@@ -23,7 +24,7 @@
          pending degraded expired      extend and record only: unchanged
          unknown_agent                 never registered, or removed
          bad_record                    its hash is invalid; nothing was written
-  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters agent_keys
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters agent_keys
   EMITS  modify first_heartbeat | modify recovered | nothing
   COST   O(K log N) for K agents
 ]]
@@ -33,9 +34,9 @@
 --@include append_change
 --@include remove_missing
 --@include count_healthy
-local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters = unpack(KEYS)
-local log_length, seen_version = unpack(ARGV)
-local fixed, count = 9, #KEYS - 9
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters = unpack(KEYS)
+local log_limits, seen_version = unpack(ARGV)
+local fixed, count = 10, #KEYS - 10
 if count > 200 or #ARGV ~= 2 + 4 * count then
   return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
 end
@@ -55,7 +56,7 @@ local function mark_healthy(key, id, now)
   local agent, namespace = read_agent(key)
   local status = agent.status
   agent.status = 'healthy'
-  append_change(version, log, log_length, seen_version, now, {
+  append_change(version, log, log_bytes, log_limits, seen_version, now, {
     kind = 'modify', reason = status == 'pending' and 'first_heartbeat' or 'recovered', id = id, key = key,
     agent = agent, heartbeat = to_decimal(now), before = { status = status },
   })

@@ -3,6 +3,7 @@
 
   KEYS   version               string  {mesh}:version
          log                   stream  {mesh}:log
+         log_bytes             hash    {mesh}:log_bytes
          deadlines             zset    {mesh}:deadlines
          heartbeats            zset    {mesh}:heartbeats
          unhealthy_since       zset    {mesh}:unhealthy_since
@@ -23,7 +24,7 @@
          counts_as_heartbeat  1 if a new or pending agent becomes healthy, else 0
          edges                lines of `<namespace>/<capability> <namespace or *>/<required capability>`
          edges_revision       the revision of {mesh}:required_edges that edges were checked against, '' for none
-         log_length           integer, entries the log stores
+         log_limits           `<entries> <bytes>` that the log stores
          seen_version         integer, the highest version that the caller has read or returned
   REPLY  created <version>     new agent: pending, or healthy if counts_as_heartbeat
          updated <version>     its specification changed
@@ -33,7 +34,7 @@
          stale_version <version or ''>   the precondition failed; nothing was written
          id_in_use <endpoint>  exclusive, and the living agent has this other endpoint; nothing was written
          edges_changed   an edge is new and edges_revision is not the current one; nothing was written
-  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
          agent_key
   EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
   COST   O(log N + edges)
@@ -46,8 +47,8 @@
 --@include append_change
 --@include remove_missing
 --@include count_healthy
-local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
-local id, spec, namespace, endpoint, exclusive, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length, seen_version = unpack(ARGV)
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
+local id, spec, namespace, endpoint, exclusive, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_limits, seen_version = unpack(ARGV)
 
 -- A version satisfies it if it is between the agent's last spec change and its last change of any kind.
 local function satisfies_precondition(agent)
@@ -132,7 +133,7 @@ local change = registration_change(agent, now)
 change.replace_hash = is_damaged
 local outcome, current = 'unchanged', change.agent.version
 if change.spec_changed or change.before.status then
-  current = append_change(version, log, log_length, seen_version, now, change)
+  current = append_change(version, log, log_bytes, log_limits, seen_version, now, change)
   count_required_edges(required_edges, edges_before, edges)
   outcome = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
 end

@@ -3,6 +3,7 @@
 
   KEYS   version               string  {mesh}:version
          log                   stream  {mesh}:log
+         log_bytes             hash    {mesh}:log_bytes
          deadlines             zset    {mesh}:deadlines
          heartbeats            zset    {mesh}:heartbeats
          unhealthy_since       zset    {mesh}:unhealthy_since
@@ -11,13 +12,13 @@
          healthy_by_namespace  zset    {mesh}:healthy_by_namespace
          required_edges        hash    {mesh}:required_edges
          agent_keys…           hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   log_length    integer, entries the log stores
+  ARGV   log_limits    `<entries> <bytes>` that the log stores
          seen_version  integer, the highest version that the caller has read or returned
          agents…       of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, ms; timeout and
                        eviction, ms; heartbeat, ms or ''; time_left, ms until its next transition; edges, namespace and
                        endpoint, as in register
   REPLY  ok <restored> <skipped>   agents that were added, and agents that exist already
-  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace required_edges agent_keys
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace required_edges agent_keys
   EMITS  add restored | nothing
   COST   O(K log N + edges) for K agents
 ]]
@@ -30,9 +31,9 @@
 --@include missing_entry
 --@include remove_missing
 --@include count_healthy
-local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, required_edges = unpack(KEYS)
-local log_length, seen_version = unpack(ARGV)
-local fixed, count, fields_per_agent = 9, #KEYS - 9, 13
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, required_edges = unpack(KEYS)
+local log_limits, seen_version = unpack(ARGV)
+local fixed, count, fields_per_agent = 10, #KEYS - 10, 13
 if count > 200 or #ARGV ~= 2 + fields_per_agent * count then
   return redis.error_reply('ERR restore expects thirteen fields of each of at most 200 agents')
 end
@@ -49,7 +50,7 @@ for i = 1, count do
   else
     -- If the clock was set back since the backup, a heartbeat in the future would never expire.
     heartbeat = heartbeat ~= '' and to_decimal(math.min(tonumber(heartbeat), now)) or ''
-    append_change(version, log, log_length, seen_version, now, {
+    append_change(version, log, log_bytes, log_limits, seen_version, now, {
       kind = 'add', reason = 'restored', id = id, key = key,
       agent = {
         spec = spec, status = status, draining = draining, created = created, timeout = timeout, eviction = eviction,

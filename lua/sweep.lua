@@ -6,6 +6,7 @@
 
   KEYS   version               string  {mesh}:version
          log                   stream  {mesh}:log
+         log_bytes             hash    {mesh}:log_bytes
          deadlines             zset    {mesh}:deadlines
          heartbeats            zset    {mesh}:heartbeats
          unhealthy_since       zset    {mesh}:unhealthy_since
@@ -22,7 +23,7 @@
          required_edges        hash    {mesh}:required_edges
          agent_keys…           hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   leader_epoch  integer, the caller's epoch
-         log_length    integer, entries the log stores
+         log_limits    `<entries> <bytes>` that the log stores
          seen_version  integer, the highest version that the caller has read or returned
          retention     integer, ms an expired agent stays before it is removed
          window        integer, ms over which newly unhealthy agents are counted
@@ -34,7 +35,7 @@
                     agents. not_due: received a heartbeat first; orphaned: a deadline without an agent, deleted; bad_record:
                     an invalid hash, checked again later; grace_granted: has a new deadline because of an outage
          stale_epoch <epoch>   another replica leads; nothing was written
-  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace last_probe outage
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace last_probe outage
          clock_rollback self_preservation protected counters required_edges agent_keys
   EMITS  modify degraded | modify expired | remove retention_elapsed | nothing
   COST   O(K log N) for K agents
@@ -53,9 +54,9 @@
 --@include exceeds_share
 --@include read_period
 --@include write_period
-local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, last_probe, outage, clock_rollback, epoch, self_preservation, protected, counters, required_edges = unpack(KEYS)
-local leader_epoch, log_length, seen_version, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
-local fixed, count = 16, #KEYS - 16
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, last_probe, outage, clock_rollback, epoch, self_preservation, protected, counters, required_edges = unpack(KEYS)
+local leader_epoch, log_limits, seen_version, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
+local fixed, count = 17, #KEYS - 17
 if count > 200 or #ARGV ~= 8 + count then
   return redis.error_reply('ERR sweep expects the id of each of at most 200 agents')
 end
@@ -132,7 +133,7 @@ local function transition(key, id, found)
   change.heartbeat = redis.call('ZSCORE', heartbeats, id) or ''
   if status == 'removed' then
     change.kind, change.reason = 'remove', 'retention_elapsed'
-    append_change(version, log, log_length, seen_version, now, change)
+    append_change(version, log, log_bytes, log_limits, seen_version, now, change)
     count_required_edges(required_edges, agent.required_edges or '', '')
     remove_times(found.namespace, id)
   else
@@ -143,7 +144,7 @@ local function transition(key, id, found)
     end
     change.kind, change.reason, change.before.status = 'modify', status, agent.status
     agent.status = status
-    append_change(version, log, log_length, seen_version, now, change)
+    append_change(version, log, log_bytes, log_limits, seen_version, now, change)
     redis.call('ZADD', deadlines, to_decimal(next_deadline), id)
   end
   return status

@@ -3,6 +3,7 @@
 
   KEYS   version               string  {mesh}:version
          log                   stream  {mesh}:log
+         log_bytes             hash    {mesh}:log_bytes
          deadlines             zset    {mesh}:deadlines
          heartbeats            zset    {mesh}:heartbeats
          unhealthy_since       zset    {mesh}:unhealthy_since
@@ -13,11 +14,11 @@
          required_edges        hash    {mesh}:required_edges
          agent_key             hash    {mesh}:agent:<id>
   ARGV   id            text
-         log_length    integer, entries the log stores
+         log_limits    `<entries> <bytes>` that the log stores
          seen_version  integer, the highest version that the caller has read or returned
   REPLY  removed <version>   the agent was removed at this version
          unknown_agent       never registered, or removed before
-  WRITES version log deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace counters required_edges
          agent_key
   EMITS  remove unregistered | nothing
   COST   O(log N + edges)
@@ -28,14 +29,14 @@
 --@include append_change
 --@include remove_missing
 --@include count_healthy
-local version, log, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
-local id, log_length, seen_version = unpack(ARGV)
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, counters, required_edges, agent_key = unpack(KEYS)
+local id, log_limits, seen_version = unpack(ARGV)
 
 local agent, namespace = read_agent(agent_key)
 if not agent then
   return { 'unknown_agent' }
 end
-local removed = append_change(version, log, log_length, seen_version, now_ms(), {
+local removed = append_change(version, log, log_bytes, log_limits, seen_version, now_ms(), {
   kind = 'remove', reason = 'unregistered', id = id, key = agent_key, agent = agent,
   heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = {},
 })

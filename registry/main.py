@@ -110,9 +110,7 @@ async def open_registry(
         change_signal = ChangeSignal()
         notifier = store.make_change_notifier(change_signal.notify)
         fanout = WatchFanout()
-        history = WatchHistory(
-            store.change_log, settings.watch_history, on_entry=fanout.publish, on_gap=fanout.end_with_log_gap
-        )
+        history = _make_watch_history(store, settings, fanout)
         reflector = Reflector(store.change_log, history, change_signal, on_unannounced=notifier.fall_back)
         election = LeaderElection(store.leadership, settings)
         sweeper = Sweeper(election, store.sweeps, on_swept=lambda result: metrics.count_swept_agents(result._asdict()))
@@ -157,6 +155,16 @@ async def open_registry(
         ]
         stack.push_async_callback(cancel_and_wait, *loops)
         yield Registry(*apps, status, reflector, watch_service, sweeper, mcpmesh.proxy, data_location)
+
+
+def _make_watch_history(store: Store, settings: Settings, fanout: WatchFanout) -> WatchHistory:
+    return WatchHistory(
+        store.change_log,
+        settings.watch_history,
+        on_entry=fanout.publish,
+        on_gap=fanout.end_with_log_gap,
+        max_bytes=settings.watch_history_bytes,
+    )
 
 
 def _sweep_intervals(settings: Settings) -> tuple[float, float]:

@@ -124,6 +124,11 @@ class ChangeBuffer:
         """The version of the newest change in the buffer, or `start_version` if the buffer is empty."""
         return self._versions[-1] if self._versions else self.start_version
 
+    @property
+    def free_bytes(self) -> int:
+        """The bytes that can be added before the oldest entries are dropped."""
+        return self._max_bytes - self._bytes
+
     def append(self, entry: ChangeEntry) -> None:
         """Add the next change."""
         self._entries.append(entry)

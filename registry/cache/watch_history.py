@@ -42,7 +42,7 @@ class WatchHistory:
         *,
         on_entry: Callable[[ChangeEntry], None],
         on_gap: Callable[[], None],
-        max_bytes: int = 64 * 1024 * 1024,
+        max_bytes: int = 256 * 1024**2,
     ) -> None:
         self.buffer = ChangeBuffer(0, max_entries, max_bytes)
         self.timeline = ""
@@ -56,8 +56,10 @@ class WatchHistory:
 
     def append(self, change: Change) -> None:
         """Add the next change of the view to the buffer."""
-        entry = ChangeEntry(change)
-        self._last_change = change
+        self._append(ChangeEntry(change))
+
+    def _append(self, entry: ChangeEntry) -> None:
+        self._last_change = entry.change
         self.buffer.append(entry)
         self._on_entry(entry)
 
@@ -71,10 +73,10 @@ class WatchHistory:
         if self.timeline == timeline and self._last_change is not None:
             last = self.buffer.last_version
             if await self._source.entry(last) == self._last_change:
-                changes = await self._read_between(last, version)
-                if changes is not None:
-                    for change in changes:
-                        self.append(change)
+                entries = await self._read_between(last, version, self._max_bytes)
+                if entries is not None:
+                    for entry in entries:
+                        self._append(entry)
                     return True
             elif await self._source.invalidate(timeline, last):
                 return False
@@ -88,22 +90,28 @@ class WatchHistory:
         return True
 
     async def extend_to(self, version: int) -> bool:
-        """Extend the buffer back to `version`, one call at a time; return whether it has all changes after it."""
+        """Extend the buffer back to `version`, one call at a time; return whether it has all changes after it.
+
+        It has not if the log does not contain them any more, or if they exceed the bytes of the buffer.
+        """
         async with self._extend_lock:
             buffer, start = self.buffer, self.buffer.start_version
             if self.buffer.contains(version) or version > start:
                 return self.buffer.contains(version)
             if await self._source.entry(version) is None:
                 return False
-            changes = await self._read_between(version, start)
-            if changes is None or self.buffer is not buffer or buffer.start_version != start:
+            entries = await self._read_between(version, start, buffer.free_bytes)
+            if entries is None or self.buffer is not buffer or buffer.start_version != start:
                 return self.buffer.contains(version)
-            buffer.prepend(version, [ChangeEntry(change) for change in changes])
+            buffer.prepend(version, entries)
             return True
 
-    async def _read_between(self, after: int, to: int) -> list[Change] | None:
-        """Return the changes between two log entries, None if some are missing. Raises StoreUnavailable if unknown."""
-        changes: list[Change] = []
+    async def _read_between(self, after: int, to: int, max_bytes: int) -> list[ChangeEntry] | None:
+        """Return the changes between two log entries, None if some are missing or they exceed `max_bytes`.
+
+        Raises StoreUnavailable if unknown.
+        """
+        entries: list[ChangeEntry] = []
         while after < to:
             read = await self._source.read_since(after)
             if not read.contiguous and await self._source.entry(after) is not None:
@@ -114,8 +122,11 @@ class WatchHistory:
             for change in read.changes:
                 if change.prev != after:
                     return None
-                changes.append(change)
+                entries.append(ChangeEntry(change))
+                max_bytes -= entries[-1].approximate_bytes
                 after = change.version
                 if after >= to:
                     break
-        return changes if after == to else None
+            if max_bytes < 0:
+                return None
+        return entries if after == to else None

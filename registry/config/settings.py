@@ -99,6 +99,7 @@ class Settings:
     self_preservation_min_agents: int = 10
     self_preservation_duration: timedelta = timedelta(minutes=10)
     watch_history: int = 20_000
+    watch_history_bytes: int = 256 * 1024**2
     health_check_interval: timedelta = timedelta(seconds=30)
     leader_election: bool = True
     lease_duration: timedelta = timedelta(seconds=15)
@@ -200,6 +201,11 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "REGISTRY_WATCH_HISTORY",
             integer_parser(100, 10_000_000),
             "Number of changes the change log stores for watches to resume from.",
+        ),
+        "watch_history_bytes": Setting(
+            "REGISTRY_WATCH_HISTORY_BYTES",
+            integer_parser(4 * 1024**2, 64 * 1024**3),
+            "Maximum bytes of these changes in Redis, and in the memory of each replica; the oldest go first.",
         ),
         "health_check_interval": Setting("HEALTH_CHECK_INTERVAL", parse_duration, "Maximum interval between sweeps."),
         "leader_election": Setting(

@@ -104,7 +104,7 @@ def integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
     """Return a parser of whole numbers from `minimum` to `maximum`, both included."""
 
     def parse(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,9}", text) and minimum <= int(text) <= maximum:
+        if re.fullmatch(r"[0-9]{1,12}", text) and minimum <= int(text) <= maximum:
             return int(text)
         raise ValueError(f"expected a whole number from {minimum} to {maximum}")
 

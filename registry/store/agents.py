@@ -129,7 +129,7 @@ class Agents:
     def __init__(
         self,
         keys: Keys,
-        log_length: int,
+        log_limits: bytes,
         seen: SeenVersion,
         *,
         heartbeats: Pipeline,
@@ -139,7 +139,7 @@ class Agents:
     ) -> None:
         self._scripts = writes.scripts
         self._keys = keys
-        self._log_length = log_length
+        self._log_limits = log_limits
         self._seen = seen
         self._acks = acks
         self._heartbeat_pipeline, self._write_pipeline, self._read_pipeline = heartbeats, writes, reads
@@ -172,7 +172,7 @@ class Agents:
                 "counts_as_heartbeat": b"1" if registration.counts_as_heartbeat else b"0",
                 "edges": encode_edges(edges) if edges else b"",
                 "edges_revision": registration.edges_revision.encode() if registration.edges_revision else b"",
-                "log_length": b"%d" % self._log_length,
+                "log_limits": self._log_limits,
                 "seen_version": b"%d" % self._seen.version,
             },
         )
@@ -197,7 +197,7 @@ class Agents:
         """Remove one agent and return the resource version of this change. Raises UnknownAgent."""
         call = self._scripts["unregister"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
-            {"id": agent_id, "log_length": self._log_length, "seen_version": self._seen.version},
+            {"id": agent_id, "log_limits": self._log_limits, "seen_version": self._seen.version},
         )
         word, *version = await self._write(call, retryable=False)
         if word == b"unknown_agent":
@@ -211,7 +211,7 @@ class Agents:
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
                 "draining": int(draining),
-                "log_length": self._log_length,
+                "log_limits": self._log_limits,
                 "seen_version": self._seen.version,
                 "ids…": [encode(agent_id) for agent_id in agent_ids],
             },
@@ -271,7 +271,7 @@ class Agents:
         call = self._scripts["heartbeat"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in items]},
             {
-                "log_length": self._log_length,
+                "log_limits": self._log_limits,
                 "seen_version": self._seen.version,
                 "agents…": tuple(chain.from_iterable(items)),
             },

@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import StoredAgent
 from registry.model.change import Change, LogPosition, LogRead
 from registry.store.keys import Keys, decode
@@ -20,6 +21,8 @@ log = get_logger(__name__)
 
 # With specs of 1.5 KB this is about 3 MB.
 _MAX_ENTRIES_PER_READ = 1000
+# Decoded before other tasks run; an entry can have 2 MB.
+_MAX_ENTRIES_PER_STEP = 8
 _SCAN_COUNT = 500
 
 
@@ -73,7 +76,7 @@ class ChangeLog:
             and entry_version(raw_entries[0][0]) == after
             and last_entry in (None, raw_entries[0])
         )
-        changes = _decode_until_damaged(raw_entries[1:]) if is_contiguous else ()
+        changes = await _decode_until_damaged(raw_entries[1:]) if is_contiguous else ()
         current = int(raise_for_error(version) or 0)
         self._seen.raise_to(max(current, changes[-1].version if changes else 0))
         return LogRead(
@@ -87,7 +90,7 @@ class ChangeLog:
     async def entry(self, version: int) -> Change | None:
         """Return one entry of the change log; None if the entry is missing or unreadable."""
         (reply,) = await self._pipeline.execute([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
-        return next(iter(_decode_until_damaged(raise_for_error(reply))), None)
+        return next(iter(await _decode_until_damaged(raise_for_error(reply))), None)
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
         """Invalidate the timeline if the log lost entry `last_seen`; return False if the entry was only trimmed."""
@@ -132,13 +135,13 @@ class ChangeLog:
         return stored
 
 
-def _decode_until_damaged(entries: list[Any]) -> tuple[Change, ...]:
+async def _decode_until_damaged(entries: list[Any]) -> tuple[Change, ...]:
     """Decode entries up to the first unreadable one; the gap behind it makes the cache refill."""
-    changes = []
-    for entry in entries:
-        try:
-            changes.append(decode_change(entry))
-        except BadRecordError as error:
-            log.warning("log_entry_unreadable", error=str(error))
-            break
+    changes: list[Change] = []
+    try:
+        async for part in cooperative(chunks(entries, _MAX_ENTRIES_PER_STEP)):
+            for entry in part:
+                changes.append(decode_change(entry))  # noqa: PERF401  the entries before a damaged one are returned
+    except BadRecordError as error:
+        log.warning("log_entry_unreadable", error=str(error))
     return tuple(changes)

@@ -7,6 +7,7 @@ _SHARED_KEY_NAMES = (
     "version",
     "timeline",
     "log",
+    "log_bytes",
     "heartbeats",
     "deadlines",
     "unhealthy_since",

@@ -51,6 +51,11 @@ def encode_edges(edges: Iterable[tuple[str, str]]) -> str:
     return "\n".join(sorted(f"{quote(name)} {quote(required, safe='/*')}" for name, required in edges))
 
 
+def encode_log_limits(max_entries: int, max_bytes: int) -> bytes:
+    """Encode the limits of the change log as the scripts expect them."""
+    return b"%d %d" % (max_entries, max_bytes)
+
+
 def entry_version(entry_id: bytes) -> int:
     """Return the resource version in the id of a log entry, `<version>-0`."""
     return int(entry_id.partition(b"-")[0])

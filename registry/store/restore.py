@@ -8,7 +8,7 @@ from typing import NamedTuple
 from registry.config.settings import Settings
 from registry.model.agent import StoredAgent
 from registry.store.keys import Keys, encode
-from registry.store.record_codec import encode_edges
+from registry.store.record_codec import encode_edges, encode_log_limits
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import MAX_AGENTS_PER_CALL, chunks
 from registry.store.seen_version import SeenVersion
@@ -50,7 +50,7 @@ class Restorer:
             call = self._pipeline.scripts["restore"].call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(stored.agent.id) for stored in part]},
                 {
-                    "log_length": self._settings.watch_history,
+                    "log_limits": encode_log_limits(self._settings.watch_history, self._settings.watch_history_bytes),
                     "seen_version": self._seen.version,
                     "agents…": [field for stored in part for field in self._restore_arguments(stored)],
                 },

@@ -19,6 +19,7 @@ from registry.store.embedded.server import EmbeddedServer
 from registry.store.integrity_check import IntegrityCheck
 from registry.store.keys import Keys
 from registry.store.leader_lock import Leadership
+from registry.store.record_codec import encode_log_limits
 from registry.store.redis.access_guard import AccessGuard
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.redis.pipeline import Pipeline
@@ -68,10 +69,10 @@ class Store:
         self._endpoint = endpoint
         self._observe = observe
         self._guard = AccessGuard()
-        log_length, seen = settings.watch_history, SeenVersion()
+        seen = SeenVersion()
         self.agents = Agents(
             keys,
-            log_length,
+            encode_log_limits(settings.watch_history, settings.watch_history_bytes),
             seen,
             heartbeats=self.open_pipeline(),
             writes=self.open_pipeline(),
@@ -79,7 +80,7 @@ class Store:
             acks=settings.write_acks,
         )
         self.resolution_store = ResolutionStore(keys, self.open_pipeline())
-        self.change_log = ChangeLog(keys, log_length, seen, self.open_pipeline())
+        self.change_log = ChangeLog(keys, settings.watch_history, seen, self.open_pipeline())
         housekeeping = self.open_pipeline()
         self.sweeps = Sweeps(keys, settings, seen, housekeeping)
         self.restorer = Restorer(keys, settings, seen, housekeeping)

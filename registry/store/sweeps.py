@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from registry.config.settings import Settings
 from registry.errors import RegistryError
 from registry.store.keys import Keys, decode, encode
-from registry.store.record_codec import server_time_ms
+from registry.store.record_codec import encode_log_limits, server_time_ms
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis_health import MESH
@@ -68,6 +68,7 @@ class Sweeps:
         self._keys = keys
         self._seen = seen
         self._settings = settings
+        self._log_limits = encode_log_limits(settings.watch_history, settings.watch_history_bytes)
         self._pipeline = pipeline
         self._period_cursor: int | bytes = 0
 
@@ -95,7 +96,7 @@ class Sweeps:
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
             {
                 "leader_epoch": epoch,
-                "log_length": settings.watch_history,
+                "log_limits": self._log_limits,
                 "seen_version": self._seen.version,
                 "retention": settings.retention // _MILLISECOND,
                 "window": settings.agent_timeout // _MILLISECOND,

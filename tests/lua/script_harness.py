@@ -33,6 +33,7 @@ RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()
 # Fields in the hash of an agent that no log entry contains.
 UNLOGGED_FIELDS = {"load", "response_digest", "namespace", "endpoint", "endpoint_before"}
 LOG_LENGTH = 1000
+LOG_LIMITS = f"{LOG_LENGTH} {256 * 1024**2}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class ScriptCase:
 
     `before` is merged into INITIAL_STATE. `after` lists the cells that the script changes; all others must stay as they
     were. `log` lists the new entries: kind, reason, id, heartbeat and the `..._before` fields. The agent in each entry,
-    `prev`, `updated_before` and the versions are always compared.
+    `prev`, `updated_before` and the versions are always compared. `log_bytes` is not: test_log_trimming.py tests it.
     """
 
     description: str

@@ -4,7 +4,7 @@ import pytest
 
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     ErrorReply,
     Expected,
     MsAfterCall,
@@ -30,7 +30,7 @@ def row(
         description=description,
         script="drain",
         agents=names,
-        args={"draining": draining, "log_length": LOG_LENGTH, "seen_version": 0, "ids…": [*names, *more]},
+        args={"draining": draining, "log_limits": LOG_LIMITS, "seen_version": 0, "ids…": [*names, *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", *reply),
         after=after or {},

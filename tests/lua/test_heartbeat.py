@@ -6,7 +6,7 @@ import pytest
 
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     ErrorReply,
     Expected,
     MsAfterCall,
@@ -41,7 +41,7 @@ def row(
         description=description,
         script="heartbeat",
         agents=tuple(name for name, *_ in calls),
-        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": [*chain.from_iterable(calls), *more]},
+        args={"log_limits": LOG_LIMITS, "seen_version": 0, "agents…": [*chain.from_iterable(calls), *more]},
         before=before,
         reply=reply
         if isinstance(reply, ErrorReply)

@@ -5,7 +5,7 @@ import pytest
 from registry.store.scripts import ArgumentValue
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     Expected,
     MsAfterCall,
     MsAfterStart,
@@ -74,7 +74,7 @@ def row(
         "counts_as_heartbeat": 0,
         "edges": "",
         "edges_revision": "",
-        "log_length": LOG_LENGTH,
+        "log_limits": LOG_LIMITS,
         "seen_version": 0,
     }
     return ScriptCase(
@@ -594,7 +594,8 @@ async def test_register(row: ScriptCase, harness: ScriptHarness) -> None:
 
 async def test_the_log_is_trimmed_to_about_its_configured_length(harness: ScriptHarness) -> None:
     """Redis trims whole nodes of 100 entries, so up to 100 more remain."""
-    many = row("", before={"log": tuple(str(at) for at in range(1, 501)), "version": "500"}, log_length=50, reply=())
+    versions = tuple(str(at) for at in range(1, 501))
+    many = row("", before={"log": versions, "version": "500"}, log_limits="50 268435456", reply=())
     await harness.write_initial_state(many)
 
     word, _version = await harness.call_script(many)

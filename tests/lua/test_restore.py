@@ -4,7 +4,7 @@ import pytest
 
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     ErrorReply,
     Expected,
     MsAfterCall,
@@ -60,7 +60,7 @@ def row(
         description=description,
         script="restore",
         agents=names,
-        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": [field for fields in agents for field in fields]},
+        args={"log_limits": LOG_LIMITS, "seen_version": 0, "agents…": [field for fields in agents for field in fields]},
         before=before or {},
         reply=reply,
         after=after or {},
@@ -175,7 +175,7 @@ async def test_a_heartbeat_from_the_future_is_set_to_now(harness: ScriptHarness)
         description="",
         script="restore",
         agents=("a",),
-        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": given("a", "healthy", heartbeat="9000000000000")},
+        args={"log_limits": LOG_LIMITS, "seen_version": 0, "agents…": given("a", "healthy", heartbeat="9000000000000")},
         reply=(),
     )
     await harness.write_initial_state(row)
@@ -197,7 +197,7 @@ async def test_a_wrong_number_of_arguments_is_rejected(harness: ScriptHarness, a
             description="",
             script="restore",
             agents=tuple(agents),
-            args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": too_many},
+            args={"log_limits": LOG_LIMITS, "seen_version": 0, "agents…": too_many},
             reply=ErrorReply("at most 200 agents"),
         )
     )

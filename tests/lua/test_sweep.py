@@ -4,7 +4,7 @@ import pytest
 
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     Cells,
     ErrorReply,
     Expected,
@@ -41,7 +41,7 @@ def row(
         agents=ids,
         args={
             "leader_epoch": epoch,
-            "log_length": LOG_LENGTH,
+            "log_limits": LOG_LIMITS,
             "seen_version": 0,
             "retention": RETENTION,
             "window": WINDOW,

@@ -4,7 +4,7 @@ import pytest
 
 from tests.lua.script_harness import (
     LAST_VERSION,
-    LOG_LENGTH,
+    LOG_LIMITS,
     Expected,
     MsAfterStart,
     ScriptCase,
@@ -28,7 +28,7 @@ def row(
         description=description,
         script="unregister",
         agents=("a",),
-        args={"id": "a", "log_length": LOG_LENGTH, "seen_version": 0},
+        args={"id": "a", "log_limits": LOG_LIMITS, "seen_version": 0},
         before=before,
         reply=reply,
         after=after or {},

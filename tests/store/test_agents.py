@@ -12,6 +12,7 @@ from registry.config.settings import Settings
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.agents import AgentDrainResult, Agents, EdgesChangedError, RegistrationResult, RegistrationWrite
 from registry.store.keys import Keys
+from registry.store.record_codec import encode_log_limits
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.pipeline import Pipeline
 from registry.store.seen_version import SeenVersion
@@ -20,6 +21,7 @@ from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.redis_server import RedisServer
 
 KEYS = Keys("mesh")
+LOG_LIMITS = encode_log_limits(1000, 256 * 1024**2)
 SPEC = b'{"endpoint":"http://a:1"}'
 
 
@@ -32,7 +34,9 @@ def agents_at(url: str, observe: Callable[[str, float], None] = lambda _script, 
     """Return the agents of the test mesh with their own pipelines."""
     connect = endpoint_from_url(url).connect
     heartbeats, writes, reads = (Pipeline(connect, observe=observe) for _ in range(3))
-    return Agents(KEYS, 1000, SeenVersion(), heartbeats=heartbeats, writes=writes, reads=reads)
+    return Agents(
+        KEYS, encode_log_limits(1000, 256 * 1024**2), SeenVersion(), heartbeats=heartbeats, writes=writes, reads=reads
+    )
 
 
 async def close(agents: Agents) -> None:
