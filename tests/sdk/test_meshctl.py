@@ -1,67 +1,18 @@
 """Each command of the published meshctl that calls a registry, on three replicas with agents of the SDK."""
 
 import json
-import os
-import platform
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from tests.sdk.conftest import StartAgent
+from tests.sdk.conftest import Meshctl, StartAgent
 from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-
-PACKAGE = "@mcpmesh/cli-linux-x64"
-RELEASE = "3.7.1"
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-Meshctl = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install meshctl from npm once; skip the tests with a reason if that fails."""
-    npm = shutil.which("npm")
-    if npm is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip(f"{PACKAGE} is an npm package for Linux on x86-64")
-    folder = tmp_path_factory.mktemp("meshctl")
-    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-    done = subprocess.run([*install, f"{PACKAGE}@{RELEASE}"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "node_modules" / PACKAGE / "bin" / "meshctl"
-
-
-@pytest.fixture
-def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
-    """Run a command against a replica or a URL; fail if it fails, otherwise return its output without colours."""
-
-    def run(replica: Replica | str, *command: str, by_url: bool = True) -> str:
-        url = replica if isinstance(replica, str) else replica.url
-        parts = urlsplit(url)
-        there = ["--registry-host", str(parts.hostname), "--registry-port", str(parts.port)]
-        done = subprocess.run(
-            [str(binary), *command, *(["--registry-url", url] if by_url else there)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        )
-        output = _COLOUR.sub("", done.stdout + done.stderr)
-        assert done.returncode == 0, output
-        return output
-
-    return run
 
 
 @pytest.fixture
