@@ -166,7 +166,7 @@ def api_paths(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
         "/heartbeats": {
             "post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, MAX_HEARTBEATS_PER_CALL))
         },
-        "/health": {"get": operation("Health of the registry")},
+        "/health": {"get": operation("Health of the registry; without a required token, its status alone")},
         "/health/{agent_id}": {"get": operation("Health of an agent", path=_AGENT_ID_PARAM)},
         "/ready": {"get": operation("Readiness of this replica")},
         "/admin/self-preservation/end": {"post": operation("End self-preservation", query=_END_PARAMS)},
@@ -175,7 +175,7 @@ def api_paths(extra_paths: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
         "/mcp": {"post": operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)},
         "/mcp/tools": {"get": operation("List the tools")},
         "/openapi.json": {"get": operation("This document")},
-        "/": {"get": operation("Service name, version and endpoints")},
+        "/": {"get": operation("Service name, version and endpoints; without a required token, the name alone")},
     }
     for tool in TOOLS:
         paths[f"/mcp/tools/{tool.name}"] = {"post": operation(tool.description, body=tool.input_schema)}
