@@ -20,6 +20,7 @@ from registry.http_server.refusals import (
     UNREAD_BODY,
     Refusal,
 )
+from registry.http_server.response import HttpResponse
 
 # Larger data is parsed in parts: a part creates a bounded number of requests, and a head ends near its limit.
 _MAX_PART_BYTES: Final = 16 * 1024
@@ -168,6 +169,8 @@ class HttpProtocol(LimitedConnection):
         super().on_headers_complete()
         if self.parser.should_upgrade() and self._should_upgrade():
             return
+        # uvicorn creates the response without a hook for its class; its task starts later.
+        self.cycle.__class__ = HttpResponse
         self._is_head_open, self._is_body_open = False, True
         if self._active is None:
             self.activate(self.cycle)

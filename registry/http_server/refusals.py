@@ -6,6 +6,8 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from registry.api.response.security_headers import SECURITY_LINES
+
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Maximum size of a request line with its headers."""
 MAX_TARGET_BYTES: Final = 16 * 1024
@@ -27,7 +29,7 @@ def _refusal(reason: str, status: int, code: str, message: str, headers: bytes =
     error: dict[str, object] = {"status": "error", "error": code, "message": message, "details": [], "request_id": None}
     body = json.dumps(error, separators=(",", ":")).encode() + b"\n"
     fixed = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
-    return Refusal(reason, b"%s%s%s\r\n%s" % (STATUS_LINE[status], fixed, headers, body))
+    return Refusal(reason, b"%s%s%s%s\r\n%s" % (STATUS_LINE[status], fixed, SECURITY_LINES, headers, body))
 
 
 INVALID_REQUEST: Final = _refusal("invalid_request", 400, "malformed_request", "This is not a valid HTTP/1.1 request")

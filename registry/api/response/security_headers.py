@@ -15,6 +15,8 @@ SECURITY_HEADERS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
 )
 """The headers of every response: it is never a page, a script or a part of a page."""
+SECURITY_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in SECURITY_HEADERS)
+"""The same headers as part of the head of a response, for responses without an application."""
 _EXPOSED_HEADERS: Final[Header] = (
     b"access-control-expose-headers",
     b"etag, retry-after, www-authenticate, x-registry-stale, x-request-id, x-resource-version",
