@@ -82,7 +82,7 @@ def test_a_stopping_leader_resigns_before_it_exits(wait: str, server: RedisServe
         host, _, port = first.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), timeout=REQUEST_TIMEOUT_S) as waiting:
             waiting.sendall(
-                b"POST /agents HTTP/1.1\r\nHost: r\r\nContent-Type: application/json\r\n"
+                b"POST /agents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 99\r\nExpect: 100-continue\r\n\r\n"
             )
             assert waiting.recv(100).startswith(b"HTTP/1.1 100 ")
