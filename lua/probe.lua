@@ -3,6 +3,7 @@
 
   KEYS   last_probe         string  {mesh}:last_probe
          outage             string  {mesh}:outage
+         lags               list    {mesh}:lags
          clock_rollback     string  {mesh}:clock_rollback
          deadlines          zset    {mesh}:deadlines
          suspended          zset    {mesh}:suspended
@@ -10,27 +11,47 @@
          counters           hash    {mesh}:counters
          self_preservation  hash    {mesh}:self_preservation
          protected          zset    {mesh}:protected
-  ARGV   none
-  REPLY  ok <now_ms> <outage> <clock_rollback> <overdue> <grace_granted> <activations> <suspended> <active> <period>…
+  ARGV   lag_ms  integer, ms by which the event loop of the replica was late since its last probe
+  REPLY  ok <now_ms> <outage> <lag> <clock_rollback> <overdue> <grace_granted> <activations> <suspended> <active> <period>…
                    overdue: agents past their deadline, with the suspended ones; grace_granted, activations: totals;
                    active: namespaces in self-preservation; period: name, suspended agents and the fields that
                    write_period stores. First '*' if the mesh has one, then up to 20 active ones, the latest first, then
                    one that has ended. A missing value is ''
-  WRITES last_probe outage clock_rollback
+  WRITES last_probe outage lags clock_rollback
   EMITS  nothing
   COST   O(K log N) for K periods
 ]]
 --@include now_ms
 --@include to_decimal
---@include record_probe
-local last_probe, outage, clock_rollback, deadlines, suspended, missing, counters, self_preservation, protected = unpack(KEYS)
+local last_probe, outage, lags, clock_rollback, deadlines, suspended, missing, counters, self_preservation, protected = unpack(KEYS)
 local max_periods = 20
+local lag_ms = unpack(ARGV)
+
+-- A gap of more than 5 s since the last probe, a clock that was set back, or no earlier probe is an outage that ended now:
+-- `outage` stores its end and the last probe before it. If the gap would be no outage without the time by which the loop of
+-- this replica was late, the replicas themselves were out, not Redis: `lags` gets its end, the last probe before it and its
+-- length. After a rollback stored times lie in the future: `clock_rollback` makes the leader repair them.
+local function record_probe(now, lag)
+  local last = tonumber(redis.call('GET', last_probe))
+  if last and now - last > 5000 and now - last - lag <= 5000 then
+    local length = math.min(lag, now - last)
+    redis.call('LPUSH', lags, to_decimal(now) .. ' ' .. to_decimal(last) .. ' ' .. to_decimal(length))
+    redis.call('LTRIM', lags, 0, 19)
+  elseif not last or now < last or now - last > 5000 then
+    redis.call('SET', outage, to_decimal(now) .. ' ' .. (last and to_decimal(last) or ''))
+  end
+  if last and now < last then
+    redis.call('SET', clock_rollback, to_decimal(now))
+  end
+  redis.call('SET', last_probe, to_decimal(now))
+end
 
 local now = now_ms()
-record_probe(last_probe, outage, clock_rollback, now)
+record_probe(now, tonumber(lag_ms))
 local held = redis.call('ZCARD', suspended)
 local overdue = redis.call('ZCOUNT', deadlines, '-inf', to_decimal(now)) + held
-local reply = { 'ok', to_decimal(now), redis.call('GET', outage) or '', redis.call('GET', clock_rollback) or '' }
+local reply = { 'ok', to_decimal(now), redis.call('GET', outage) or '', redis.call('LINDEX', lags, 0) or '' }
+reply[#reply + 1] = redis.call('GET', clock_rollback) or ''
 reply[#reply + 1] = to_decimal(overdue)
 for _, total in ipairs(redis.call('HMGET', counters, 'grace_granted', 'self_preservation_activations')) do
   reply[#reply + 1] = total or '0'

@@ -15,7 +15,7 @@
          healthy_by_namespace  zset    {mesh}:healthy_by_namespace
          last_probe            string  {mesh}:last_probe
          outage                string  {mesh}:outage
-         clock_rollback        string  {mesh}:clock_rollback
+         lags                  list    {mesh}:lags
          epoch                 string  {mesh}:epoch
          self_preservation     hash    {mesh}:self_preservation
          protected             zset    {mesh}:protected
@@ -35,8 +35,9 @@
                     agents. not_due: received a heartbeat first; orphaned: a deadline without an agent, deleted; bad_record:
                     an invalid hash, checked again later; grace_granted: has a new deadline because of an outage
          stale_epoch <epoch>   another replica leads; nothing was written
-  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace last_probe outage
-         clock_rollback self_preservation protected counters required_edges agent_keys
+         no_probe              there may have been an outage that no probe has recorded yet; nothing was written
+  WRITES version log log_bytes deadlines heartbeats unhealthy_since suspended missing healthy_by_namespace
+         self_preservation protected counters required_edges agent_keys
   EMITS  modify degraded | modify expired | remove retention_elapsed | nothing
   COST   O(K log N) for K agents
 ]]
@@ -45,16 +46,14 @@
 --@include is_valid_agent
 --@include count_required_edges
 --@include append_change
---@include record_probe
 --@include outage_deadline
---@include missing_entry
 --@include remove_missing
 --@include count_missing
 --@include count_healthy
 --@include exceeds_share
 --@include read_period
 --@include write_period
-local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, last_probe, outage, clock_rollback, epoch, self_preservation, protected, counters, required_edges = unpack(KEYS)
+local version, log, log_bytes, deadlines, heartbeats, unhealthy_since, suspended, missing, healthy_by_namespace, last_probe, outage, lags, epoch, self_preservation, protected, counters, required_edges = unpack(KEYS)
 local leader_epoch, log_limits, seen_version, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
 local fixed, count = 17, #KEYS - 17
 if count > 200 or #ARGV ~= 8 + count then
@@ -64,7 +63,10 @@ local current = redis.call('GET', epoch) or '0'
 if current ~= leader_epoch then
   return { 'stale_epoch', current }
 end
-local now = now_ms()
+local now, probed = now_ms(), tonumber(redis.call('GET', last_probe))
+if not probed or now < probed or now - probed > 5000 then
+  return { 'no_probe' }
+end
 window, max_share, min_agents, max_duration = tonumber(window), tonumber(max_share), tonumber(min_agents), tonumber(max_duration)
 
 -- Returns the outcome for one agent (not_due, orphaned, bad_record, grace_granted, due) with hash, namespace and deadlines.
@@ -80,7 +82,7 @@ local function classify(key, id)
   elseif not is_valid_agent(found.agent) then
     found.outcome = 'bad_record'
   else
-    found.grace_deadline = outage_deadline(outage, now, found.agent, redis.call('ZSCORE', heartbeats, id))
+    found.grace_deadline = outage_deadline(outage, lags, now, found.agent, redis.call('ZSCORE', heartbeats, id))
     found.outcome = found.grace_deadline and 'grace_granted' or 'due'
   end
   return found
@@ -129,8 +131,7 @@ local function transition(key, id, found)
   elseif agent.status == 'expired' then
     status = 'removed'
   end
-  local change = { id = id, key = key, agent = agent, before = {} }
-  change.heartbeat = redis.call('ZSCORE', heartbeats, id) or ''
+  local change = { id = id, key = key, agent = agent, before = {}, heartbeat = redis.call('ZSCORE', heartbeats, id) or '' }
   if status == 'removed' then
     change.kind, change.reason = 'remove', 'retention_elapsed'
     append_change(version, log, log_bytes, log_limits, seen_version, now, change)
@@ -170,7 +171,6 @@ local function apply(key, id, found, is_suspended)
   return outcome
 end
 
-record_probe(last_probe, outage, clock_rollback, now)
 local classified, newly_overdue, seen_ids = {}, {}, {}
 for i = 1, count do
   local id = ARGV[8 + i]

@@ -25,6 +25,8 @@ from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
 from registry.compat.mcpmesh.spec_fields import McpMeshSpec, McpMeshSpecOfAnyNamespace
 from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
+from registry.concurrency.loop_lag import TICK_INTERVAL_S as LAG_INTERVAL_S
+from registry.concurrency.loop_lag import LoopLag
 from registry.concurrency.periodic import every
 from registry.config.descriptors import default_connections
 from registry.config.exposure import INSECURE_REASONS, find_insecurities
@@ -105,7 +107,8 @@ async def open_registry(
     use_spec_type(McpMeshSpec if settings.isolate_namespaces else McpMeshSpecOfAnyNamespace)
     metrics = metrics or Metrics()
     async with open_redis(settings) as (endpoint, data_location), contextlib.AsyncExitStack() as stack:
-        store = Store(endpoint, settings, metrics.observe_script)
+        loop_lag = LoopLag()
+        store = Store(endpoint, settings, metrics.observe_script, loop_lag.total_s)
         stack.push_async_callback(_close_within, store.close)
         change_signal = ChangeSignal()
         notifier = store.make_change_notifier(change_signal.notify)
@@ -120,15 +123,9 @@ async def open_registry(
             smallest_timeout=reflector.smallest_timeout,
             on_clock_rollback=reflector.clamp_heartbeats,
         )
+        parts = reflector, notifier, election, sweeper, monitor, store.server_health
         status = StatusService(
-            reflector,
-            notifier,
-            election,
-            sweeper,
-            monitor,
-            store.server_health,
-            instance=settings.instance_id,
-            warnings=warnings,
+            *parts, instance=settings.instance_id, warnings=warnings, longest_loop_lag=loop_lag.longest_s
         )
         await monitor.require_supported_store()
         stack.push_async_callback(_close_within, sweeper.resign)
@@ -143,6 +140,7 @@ async def open_registry(
         schedule: list[tuple[float, str, Callable[[], Awaitable[None]], float | None]] = [
             (POLL_INTERVAL_S, "reflector", reflector.run, None),
             (POLL_INTERVAL_S, "change_notifier", notifier.run, None),
+            (LAG_INTERVAL_S, "loop_lag", loop_lag.tick, None),
             (_TICK_INTERVAL_S, "store_probe", monitor.tick, _TICK_INTERVAL_S),
             (_TICK_INTERVAL_S, "watches", watch_service.tick, None),
             (sweep_interval, "sweep", sweeper.tick, max_sweep_pause),

@@ -1,7 +1,7 @@
 """The registry's own state: counts of agents, readiness, leader, outages, self-preservation, warnings."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from registry.cache.reflector import Reflector
@@ -49,6 +49,7 @@ class StatusService:
         *,
         instance: str,
         warnings: tuple[str, ...] = (),
+        longest_loop_lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.shutting_down = False
         self._reflector = reflector
@@ -59,6 +60,7 @@ class StatusService:
         self._server_health = server_health
         self._instance = instance
         self._settings_warnings = warnings
+        self._longest_loop_lag = longest_loop_lag
         self._totals: Mapping[str, int] = {}
 
     @property
@@ -101,6 +103,8 @@ class StatusService:
         yield gauge("cache_staleness_seconds", "Maximum age of this replica's cache", self._reflector.staleness)
         yield gauge("cache_fills", "Full reads of all agents into the cache of this replica", self._reflector.fills)
         yield gauge("warnings", "Warnings of this replica in GET /health", len(self._warnings))
+        lag = "Longest delay of the event loop of this replica within the last minute"
+        yield gauge("loop_lag_seconds", lag, self._longest_loop_lag())
         yield gauge("is_leader", "1 on the replica that sweeps", int(self._sweeper.may_sweep))
         rejected = "Sweeps of this replica that Redis rejected because of a newer leader"
         yield counter("sweeps_rejected", rejected, self._sweeper.rejected_sweeps)

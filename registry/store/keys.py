@@ -18,6 +18,7 @@ _SHARED_KEY_NAMES = (
     "epoch",
     "last_probe",
     "outage",
+    "lags",
     "clock_rollback",
     "self_preservation",
     "protected",

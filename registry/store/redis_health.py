@@ -1,6 +1,6 @@
 """The state of the Redis server: outages, self-preservation, mesh-wide counters and its configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -45,7 +45,8 @@ class SelfPreservation(NamedTuple):
 class ProbeResult(NamedTuple):
     """The result of a probe of the Redis server; times are in ms of that server.
 
-    `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it.
+    `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it;
+    `lag_start` and `lag_end` are those of the last outage of the replicas themselves, whose event loops were late.
     `overdue` agents are past their deadline; self-preservation suspends the transition of `suspended` ones of them.
     `grace_granted` counts deadlines that were extended because of an outage. While `repairing_clock_rollback`, the
     leader corrects times after Redis' clock was set back. `protected_namespaces` are in self-preservation;
@@ -63,23 +64,29 @@ class ProbeResult(NamedTuple):
     suspended: int = 0
     protected_namespaces: int = 0
     self_preservation: tuple[SelfPreservation, ...] = ()
+    lag_end: int | None = None
+    lag_start: int | None = None
 
     @classmethod
     def from_reply(cls, reply: list[bytes]) -> Self:
         """Decode the reply of lua/probe.lua."""
-        now, outage, clock_rollback, overdue, grace_granted, activations, suspended, protected, *periods = reply[1:]
+        now, outage, lag, clock_rollback, *numbers = reply[1:10]
+        overdue, grace_granted, activations, suspended, protected = map(int, numbers)
         end, _, start = outage.partition(b" ")
+        lag_end, lag_start, _length = lag.split(b" ") if lag else (b"", b"", b"")
         return cls(
             now=int(now),
             outage_end=int(end) if end else None,
             outage_start=int(start) if start else None,
             repairing_clock_rollback=bool(clock_rollback),
-            overdue=int(overdue),
-            grace_granted=int(grace_granted),
-            self_preservation_activations=int(activations),
-            suspended=int(suspended),
-            protected_namespaces=int(protected),
-            self_preservation=tuple(map(SelfPreservation.from_text, periods)),
+            overdue=overdue,
+            grace_granted=grace_granted,
+            self_preservation_activations=activations,
+            suspended=suspended,
+            protected_namespaces=protected,
+            self_preservation=tuple(map(SelfPreservation.from_text, reply[10:])),
+            lag_end=int(lag_end) if lag_end else None,
+            lag_start=int(lag_start) if lag_start else None,
         )
 
     @property
@@ -107,18 +114,30 @@ class ConfigCheck:
 
 
 class ServerHealth:
-    """Probes and checks the Redis server. `acks` is the number of replicas that writes wait for."""
+    """Probes and checks the Redis server.
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, *, acks: int = 0) -> None:
+    `acks` is the number of replicas that writes wait for. `loop_lag` returns the seconds by which the event loop of
+    this replica has been late so far.
+    """
+
+    def __init__(
+        self, keys: Keys, pipeline: Pipeline, *, acks: int = 0, loop_lag: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._keys = keys
         self._pipeline = pipeline
         self._acks = acks
         self._checked_connection = -1
+        self._loop_lag = loop_lag
+        self._lag_at_probe = loop_lag()
 
     async def probe(self) -> ProbeResult:
         """Record in Redis that this replica reaches it; return outage, clock rollback and self-preservation state."""
-        call = self._pipeline.scripts["probe"].call(self._keys.shared, {})
-        return ProbeResult.from_reply(await self._pipeline.call_script(call))
+        lag = self._loop_lag()
+        lag_ms = round((lag - self._lag_at_probe) * 1000)
+        call = self._pipeline.scripts["probe"].call(self._keys.shared, {"lag_ms": lag_ms})
+        reply = await self._pipeline.call_script(call)
+        self._lag_at_probe = lag
+        return ProbeResult.from_reply(reply)
 
     async def totals(self) -> dict[str, int]:
         """Return the mesh-wide counters: heartbeats, registrations, unregistrations, degraded, expired, removed."""

@@ -60,9 +60,19 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 
 
 class Store:
-    """All operations on one mesh; connections open at first use. `observe` gets each script call's name and seconds."""
+    """All operations on one mesh; connections open at first use.
 
-    def __init__(self, endpoint: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
+    `observe` gets each script call's name and seconds. `loop_lag` returns the seconds by which the event loop has been
+    late so far.
+    """
+
+    def __init__(
+        self,
+        endpoint: RedisEndpoint,
+        settings: Settings,
+        observe: Callable[[str, float], None],
+        loop_lag: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         keys = Keys(settings.mesh)
         self._pipelines: list[Pipeline] = []
         self._keys = keys
@@ -85,7 +95,7 @@ class Store:
         self.sweeps = Sweeps(keys, settings, seen, housekeeping)
         self.restorer = Restorer(keys, settings, seen, housekeeping)
         self.integrity = IntegrityCheck(keys, housekeeping)
-        self.server_health = ServerHealth(keys, housekeeping, acks=settings.write_acks)
+        self.server_health = ServerHealth(keys, housekeeping, acks=settings.write_acks, loop_lag=loop_lag)
         self.leadership = Leadership(
             keys, housekeeping, instance=settings.instance_id, host=socket.gethostname(), pid=os.getpid()
         )

@@ -44,14 +44,14 @@ class ScanCursor(NamedTuple):
 class SweepResult(NamedTuple):
     """The numbers of agents by outcome of one call of lua/sweep.lua."""
 
-    degraded: int
-    expired: int
-    removed: int
-    not_due: int
-    orphaned: int
-    bad_record: int
-    grace_granted: int
-    suspended: int
+    degraded: int = 0
+    expired: int = 0
+    removed: int = 0
+    not_due: int = 0
+    orphaned: int = 0
+    bad_record: int = 0
+    grace_granted: int = 0
+    suspended: int = 0
 
 
 class Release(NamedTuple):
@@ -90,7 +90,11 @@ class Sweeps:
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult:
-        """Change agents to their next status, or suspend them during self-preservation. Raises StaleEpochError."""
+        """Change agents to their next status, or suspend them during self-preservation.
+
+        Changes and counts nothing if the last store probe is older than 5 s: there may have been an outage. Raises
+        StaleEpochError.
+        """
         settings = self._settings
         call = self._pipeline.scripts["sweep"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},

@@ -109,6 +109,7 @@ HEALTHY = {
     'mcp_registry_overdue_agents{pod="a"}': "0x20",
     'mcp_registry_self_preservation_active{pod="a"}': "0x20",
     'mcp_registry_self_preservation_suspended_agents{pod="a"}': "0x20",
+    'mcp_registry_loop_lag_seconds{pod="a"}': "0.2x20",
     'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0x20",
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="0.01"}': "0+6000x20",
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="1"}': "0+6000x20",
@@ -130,6 +131,7 @@ FAULTS = {
         'mcp_registry_self_preservation_suspended_agents{pod="a"}': "60x20",
     },
     "RegistrySweepLate": {'mcp_registry_overdue_agents{pod="a"}': "60x20"},
+    "RegistryLoopLag": {'mcp_registry_loop_lag_seconds{pod="a"}': "3x20"},
     "RegistryLoopFails": {'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0+60x20"},
 }
 

@@ -1,5 +1,6 @@
 """Outages of Redis and steps of its clock: agents are not degraded for the outage, and dead ones still are."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,6 +10,7 @@ import httpx2
 import pytest
 import redis
 
+from tests.support.blocked_event_loop import BLOCKABLE_ENV, block_event_loop
 from tests.support.clock_stepped_redis import ClockSteppedRedis, clock_stepping_unavailable_reason
 from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
@@ -94,6 +96,31 @@ def test_agents_that_send_heartbeats_after_a_freeze_of_redis_stay_healthy(server
             lambda: "outage_grace_period_ended" in replica.output,
             description="the end of the grace period is logged",
         )
+
+
+def test_delayed_replicas_keep_no_dead_agent_healthy(server: RedisServer) -> None:
+    """Attack T10: requests that block all replicas for seconds gave each dead agent its whole timeout, here 600 s."""
+    with running_replicas(server.url, 2, **{**BLOCKABLE_ENV, "BLOCK_SECONDS": "8"}) as running:
+        register_agents(running[0], ["dead"], timeout_threshold=600, eviction_threshold=6000)
+        with redis.Redis.from_url(server.url, decode_responses=True) as redis_client:
+            now = server_time_ms(redis_client)
+            redis_client.zadd("{mesh}:heartbeats", {"dead": now - 599_000})
+            redis_client.zadd("{mesh}:deadlines", {"dead": now + 1000})
+            redis_client.delete("{mesh}:outage")  # that before the first replica
+
+            for replica in running:
+                block_event_loop(replica)
+
+            wait_until(lambda: log_entries_by_reason(server.url, "degraded"), description="the agent is degraded")
+            length = int(str(redis_client.lindex("{mesh}:lags", 0)).split()[2])
+        ((at, _),) = log_entries_by_reason(server.url, "degraded")
+        assert length > 5000
+        assert at >= now + 1000 + length
+        for replica in running:
+            assert last_outage(replica)["cause"] == "lag"
+            metrics = httpx2.get(f"{replica.url}/metrics/prometheus", timeout=REQUEST_TIMEOUT_S).text
+            (lag,) = re.findall(r"^mcp_registry_loop_lag_seconds (\S+)$", metrics, re.MULTILINE)
+            assert float(lag) > 5
 
 
 def test_agents_are_not_degraded_for_the_time_without_a_replica(server: RedisServer) -> None:

@@ -1,10 +1,10 @@
 """The harness for the tables of the scripts: set a state up, call a script, compare reply, state and log.
 
 A state maps names to cells. A name is that of a key, such as `version` or `last_probe`; `deadlines/a`,
-`counters/removed` or `required_edges/c d` for a member; `a/status` for a field of the hash of agent a; `resolutions/a`
-for its stored resolutions, joined by `|`; `a` alone for an agent key that is a string and not a hash. Times are
-relative to the start of the test, so no test waits. `missing` and `healthy_by_namespace` follow from the other cells:
-the harness writes them before a call, and compares them after it.
+`counters/removed` or `required_edges/c d` for a member; `a/status` for a field of the hash of agent a; `lags/0` for the
+latest lag; `resolutions/a` for its stored resolutions, joined by `|`; `a` alone for an agent key that is a string and
+not a hash. Times are relative to the start of the test, so no test waits. `missing` and `healthy_by_namespace` follow
+from the other cells: the harness writes them before a call, and compares them after it.
 """
 
 import re
@@ -218,6 +218,8 @@ class ScriptHarness:
         for name in (*SORTED_SET_KEYS, *DERIVED_KEYS):
             items = await self.execute("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
             state |= {f"{name}/{member}": score for member, score in _pairs(items).items()}
+        for at, text in enumerate(await self.execute("LRANGE", KEYS.shared["lags"], 0, -1)):
+            state[f"lags/{at}"] = text.decode()
         for name in HASH_KEYS:
             items = await self.execute("HGETALL", KEYS.shared[name])
             state |= {f"{name}/{member}": text for member, text in _pairs(items).items()}
@@ -255,6 +257,8 @@ class ScriptHarness:
                 await self.execute(
                     "XADD", KEYS.log, f"{self._encode_cell(version)}-0", "kind", "new_timeline", "prev", "0"
                 )
+        elif key == "lags":
+            await self.execute("RPUSH", KEYS.shared[key], self._encode_cell(cell))
         elif name in STRING_KEYS:
             await self.execute("SET", KEYS.shared[name], self._encode_cell(cell))
         elif key in SORTED_SET_KEYS:

@@ -14,6 +14,8 @@ def row(
     probe: Expected | None,
     *,
     outage: Expected | None = None,
+    late_ms: int = 0,
+    lag: Expected | None = None,
     rollback: bool = False,
     before: Mapping[str, Expected | None] | None = None,
     overdue: int = 0,
@@ -21,7 +23,7 @@ def row(
     suspended: int = 0,
     periods: tuple[Expected, ...] = (),
 ) -> ScriptCase:
-    """Return a row with a probe after another or after none; `outage` is the new one, None if there is no outage."""
+    """Return a row with a probe after another or after none; `outage` or `lag` is the new one, if any."""
     stored = outage or OLD
     active = str(
         sum(name.startswith("protected/") and not isinstance(cell, tuple) for name, cell in (before or {}).items())
@@ -30,12 +32,24 @@ def row(
     return ScriptCase(
         description=description,
         script="probe",
-        args={},
+        args={"lag_ms": late_ms},
         before={"last_probe": probe, "outage": OLD, **(before or {})},
-        reply=("ok", MsAfterCall(), stored, clock_rollback, str(overdue), *totals, str(suspended), active, *periods),
+        reply=(
+            "ok",
+            MsAfterCall(),
+            stored,
+            lag or "",
+            clock_rollback,
+            str(overdue),
+            *totals,
+            str(suspended),
+            active,
+            *periods,
+        ),
         after={
             "last_probe": MsAfterCall(),
             "outage": stored,
+            **({} if lag is None else {"lags/0": lag}),
             **({"clock_rollback": MsAfterCall()} if rollback else {}),
         },
     )
@@ -48,6 +62,19 @@ ROWS = [
         "more than five seconds are an outage that ends now",
         MsAfterStart(-5001),
         outage=(MsAfterCall(), " ", MsAfterStart(-5001)),
+    ),
+    row(
+        "a gap in which the loop of the replica was late is an outage of the replicas themselves",
+        MsAfterStart(-20_000),
+        late_ms=19_000,
+        lag=(MsAfterCall(), " ", MsAfterStart(-20_000), " 19000"),
+    ),
+    row("a late loop without a gap is none", MsAfterStart(-4000), late_ms=3900),
+    row(
+        "a gap that is an outage without the time by which the loop was late is one of Redis",
+        MsAfterStart(-20_000),
+        late_ms=14_000,
+        outage=(MsAfterCall(), " ", MsAfterStart(-20_000)),
     ),
     row("no probe at all is an outage", None, outage=(MsAfterCall(), " ")),
     row(

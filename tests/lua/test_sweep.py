@@ -34,7 +34,6 @@ def row(
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
     """Return a row with one call under epoch 7, stored too unless in `before`; `reply` has the non-zero counts."""
-    counted = isinstance(reply, dict)
     return ScriptCase(
         description=description,
         script="sweep",
@@ -52,7 +51,7 @@ def row(
         },
         before={"epoch": "7", **before},
         reply=("ok", *(reply.get(word, 0) for word in OUTCOMES)) if isinstance(reply, dict) else reply,
-        after={"last_probe": MsAfterCall(), **(after or {})} if counted else {},
+        after=after or {},
         log=log,
     )
 
@@ -74,6 +73,11 @@ TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 # Redis recovered twenty seconds ago, after fifty seconds in which it received no heartbeats.
 OUTAGE: Cells = {"outage": (MsAfterStart(-20_000), " ", MsAfterStart(-70_000))}
+
+
+def lag(ended: int, length: int, at: int = 0) -> Cells:
+    """Return the cells of an outage of the replicas themselves; 0 is the latest."""
+    return {f"lags/{at}": (MsAfterStart(ended), " ", MsAfterStart(ended - length), f" {length}")}
 
 
 def with_grace(due: int) -> Cells:
@@ -131,25 +135,96 @@ GRACE = [
         log=(step("a", "remove", "retention_elapsed", MsAfterStart(-900_000)),),
     ),
     row(
-        "an outage that ends with this sweep grants a grace period",
+        "a store probe more than five seconds ago may be an outage that the next probe records: nothing changes",
         "a",
         before={
             "last_probe": MsAfterStart(-60_000),
             **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500),
         },
-        reply={"grace_granted": 1},
-        after={
-            "deadlines/a": MsAfterCall(60_000),
-            "outage": (MsAfterCall(), " ", MsAfterStart(-60_000)),
-            "counters/grace_granted": "1",
-        },
+        reply=("no_probe",),
+    ),
+    *(
+        row(
+            f"nothing changes {problem}",
+            "a",
+            before={"last_probe": probe, **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
+            reply=("no_probe",),
+        )
+        for problem, probe in (
+            ("in a store without a probe, new or after a loss", None),
+            ("after a probe from the future, because the clock went back", MsAfterStart(60_000)),
+        )
+    ),
+    *(
+        row(
+            f"after a lag a {status} agent has as much time as it lasted",
+            "a",
+            before={**lag(-20_000, 13_000), **an_agent("a", status, heartbeat_at=heartbeat, deadline_at=-500)},
+            reply={"grace_granted": 1},
+            after=with_grace(-500 + 13_000),
+        )
+        for status, heartbeat in (("healthy", -60_500), ("degraded", -180_500))
     ),
     row(
-        "a store without a probe, new or after a loss, is an outage too",
+        "without a heartbeat the time begins with the registration",
         "a",
-        before={"last_probe": None, **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
+        before={
+            **lag(-20_000, 13_000),
+            **an_agent("a", "pending", deadline_at=-500),
+            "a/updated": MsAfterStart(-60_500),
+        },
         reply={"grace_granted": 1},
-        after={"deadlines/a": MsAfterCall(60_000), "outage": (MsAfterCall(), " "), "counters/grace_granted": "1"},
+        after=with_grace(-500 + 13_000),
+    ),
+    row(
+        "only the part of a lag after the last heartbeat counts",
+        "a",
+        before={**lag(-55_000, 13_000), **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
+        reply={"grace_granted": 1},
+        after=with_grace(-500 + 5500),
+    ),
+    row(
+        "a lag before the last heartbeat does not count",
+        "a",
+        before={**lag(-60_500, 13_000), **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
+    ),
+    row(
+        "the time of a lag is given once",
+        "a",
+        before={**lag(-20_000, 13_000), **an_agent("a", "healthy", heartbeat_at=-73_500, deadline_at=-500)},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", MsAfterStart(-73_500), status_before="healthy"),),
+    ),
+    row(
+        "several lags add up, and so an agent expires although replicas are delayed again and again",
+        "a",
+        before={
+            **lag(-2000, 6000),
+            **lag(-10_000, 6000, at=1),
+            **an_agent("a", "healthy", heartbeat_at=-71_000, deadline_at=-500),
+        },
+        reply={"grace_granted": 1},
+        after=with_grace(-71_000 + 60_000 + 12_000),
+    ),
+    row(
+        "retention is not extended by a lag",
+        "a",
+        before={**lag(-20_000, 13_000), **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1)},
+        reply={"removed": 1},
+        after={**removed_agent("a"), "counters/removed": "1"},
+        log=(step("a", "remove", "retention_elapsed", MsAfterStart(-900_000)),),
+    ),
+    row(
+        "an invalid lag is ignored",
+        "a",
+        before={"lags/0": "invalid", **OVERDUE},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
     row(
         "a missing leader is no outage if a replica probed a second ago",
@@ -577,20 +652,6 @@ ROWS = [
         reply={"removed": 1},
         after={**removed_agent("a"), "counters/removed": "1"},
         log=(step("a", "remove", "retention_elapsed", ""),),
-    ),
-    row(
-        "the end of an outage is recorded",
-        "a",
-        before={"last_probe": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply={"not_due": 1},
-        after={"outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
-    ),
-    row(
-        "a clock rollback is recorded",
-        "a",
-        before={"last_probe": MsAfterStart(60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply={"not_due": 1},
-        after={"outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
     ),
     row(
         "totals are added up",

@@ -21,14 +21,20 @@ _CONFIG_CHECK_INTERVAL_S = 60.0
 
 
 class Outage(NamedTuple):
-    """An outage: the last probe before it and its end, in ms of the Redis server."""
+    """An outage: the last probe before it and its end, in ms of the Redis server.
+
+    `is_lag` states that the event loops of the replicas were late, and Redis was reachable.
+    """
 
     start: int
     end: int
+    is_lag: bool = False
 
     @property
-    def cause(self) -> Literal["clock_rollback", "no_probe"]:
-        """Whether the clock of Redis went back, or no replica reached Redis."""
+    def cause(self) -> Literal["clock_rollback", "lag", "no_probe"]:
+        """Whether the clock of Redis went back, the replicas were late, or no replica reached Redis."""
+        if self.is_lag:
+            return "lag"
         return "clock_rollback" if self.start > self.end else "no_probe"
 
 
@@ -37,7 +43,8 @@ class StoreMonitor:
 
     Every replica logs the start and the end of each outage and of self-preservation. A gap between two probes is an
     outage only if it is longer than `smallest_timeout`, the smallest timeout of an agent in ms, None while unknown:
-    after a shorter one, such as a restart, no agent can be overdue because of it. After a clock rollback, each probe
+    after a shorter one, such as a restart, no agent can be overdue because of it. One of the replicas themselves always
+    is: a caller may have delayed them. After a clock rollback, each probe
     calls `on_clock_rollback` with the current time of Redis and the time that its clock went back to, until no stored
     time lies in the future. `clock` returns monotonic seconds; the times of a probe are the Redis server's.
     """
@@ -63,6 +70,7 @@ class StoreMonitor:
         self._unreachable = False
         self._in_grace_period = False
         self._last_gap: Outage | None = None
+        self._last_lag: Outage | None = None
         self._config_checked_at = -math.inf
 
     async def tick(self) -> None:
@@ -86,6 +94,7 @@ class StoreMonitor:
         ):
             self._on_clock_rollback(probe.now, probe.outage_end)
         self._log_outage(probe)
+        self._log_lag(probe)
         _log_self_preservation(before, probe)
 
     async def check_config(self) -> None:
@@ -128,6 +137,19 @@ class StoreMonitor:
         elif self._in_grace_period and probe.now >= grace_until:
             self._in_grace_period = False
             log.info("outage_grace_period_ended", grace_granted=probe.grace_granted)
+
+    def _log_lag(self, probe: ProbeResult) -> None:
+        """Log an outage of the replicas themselves, unless the probe found it long after."""
+        if probe.lag_start is None or probe.lag_end is None:
+            return
+        lag = Outage(probe.lag_start, probe.lag_end, is_lag=True)
+        if lag == self._last_lag:
+            return
+        self._last_lag = lag
+        if self.last_outage is None or lag.end >= self.last_outage.end:
+            self.last_outage = lag
+        if probe.now < lag.end + self._agent_timeout_ms:
+            log.warning("outage_ended", cause=lag.cause, since=rfc3339(lag.start), until=rfc3339(lag.end))
 
 
 def _log_self_preservation(before: ProbeResult | None, probe: ProbeResult) -> None:

@@ -87,14 +87,15 @@ class Sweeper:
                     break
                 if work.ids:
                     swept = await self._sweeps.sweep(work.ids, epoch)
+                    if not any(swept):
+                        break  # the next store probe comes first
                     self._on_swept(swept)
                     grace_granted += swept.grace_granted
         except StaleEpochError:
             self.rejected_sweeps += 1
             if self._election.enabled:
                 self._election.step_down("stale_epoch")
-        if grace_granted:
-            log.info("outage_grace_granted", agents=grace_granted)
+        _log_grace_granted(grace_granted)
 
     async def _release_suspended(self, work: SweepWork, previous: Release, epoch: int) -> Release:
         """Update self-preservation at the first call of a tick, and release agents that it no longer suspends."""
@@ -123,3 +124,8 @@ class Sweeper:
             log.info("clock_rollback_repair_finished")
         else:
             self._repair_progress = (rollback, cursor)
+
+
+def _log_grace_granted(agents: int) -> None:
+    if agents:
+        log.info("outage_grace_granted", agents=agents)

@@ -56,7 +56,7 @@ class LateProviders:
             self._known_until.clear()
             self.late.clear()
         probe = self._last_probe()
-        outage_end = 0 if probe is None else probe.outage_end or 0
+        outage_end = 0 if probe is None else max(probe.outage_end or 0, probe.lag_end or 0)
         for agent_id, heartbeat in zip(agent_ids, read.times, strict=True):
             record = view.records.get(agent_id)
             remaining_s = 0.0

@@ -183,6 +183,19 @@ async def test_the_start_and_the_end_of_self_preservation_are_logged(
     assert await logged_events(monitor) == ["self_preservation_started"]
 
 
+async def test_an_outage_of_the_replicas_themselves_has_its_own_cause(
+    monitor: StoreMonitor, server_health: FakeServerHealth
+) -> None:
+    """It is logged and shown, also after an outage of Redis that was earlier."""
+    server_health.result = HEALTHY._replace(outage_start=900_000, outage_end=999_000)
+    assert await logged_events(monitor) == ["outage_ended"]
+    server_health.result = server_health.result._replace(lag_start=999_200, lag_end=999_900)
+    assert await logged_events(monitor) == ["outage_ended"]
+    assert await logged_events(monitor) == []
+    assert monitor.last_outage == Outage(999_200, 999_900, is_lag=True)
+    assert outage_json(monitor.last_outage, HEALTHY)["cause"] == "lag"
+
+
 NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "repairing_clock_rollback": False}
 TIMES = {"since": "1970-01-01T00:00:10.000Z", "until": "1970-01-01T00:00:20.000Z"}
 
