@@ -1,6 +1,7 @@
 """`LimitedConnection`: uvicorn's HTTP protocol with deadlines, and with an orderly end for refused requests."""
 
 import asyncio
+from collections import deque
 from enum import Enum
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _LINGER_S: Final = 2
 _MAX_LINGER_BYTES: Final = 256 * 1024
 # A connection is checked at least this often, so only an earlier deadline has to set the time of the next check.
 _MAX_CHECK_INTERVAL_S: Final = 10
+_NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
 
 
 class Phase(Enum):
@@ -77,6 +79,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def __init__(self, table: ConnectionTable, **arguments: Any) -> None:
         super().__init__(**arguments)
+        # An empty deque takes 600 bytes; one is created when a request has to wait.
+        self.pipeline = _NO_REQUESTS
         self.groups: tuple[ConnectionGroup, ...] = ()
         self.next_check = table.now + _FIRST_REQUEST_S
         self._table = table
@@ -105,7 +109,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._table.remove(self, self._address)
         if self._active is not None:
             _disconnect(self._active)
-        self.pipeline.clear()
+        self.pipeline = _NO_REQUESTS
         super().connection_lost(exc)
 
     @property

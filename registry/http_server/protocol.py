@@ -1,5 +1,6 @@
 """`HttpProtocol`: uvicorn's HTTP protocol with limits on bytes and time, which also ignores upgrade offers."""
 
+from collections import deque
 from typing import Any, Final, NoReturn
 
 import httptools
@@ -128,8 +129,7 @@ class HttpProtocol(LimitedConnection):
         if self._active is None:
             self._phase = Phase.HEAD
             self._since = self._table.now
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_url(self, url: bytes) -> None:
         """Append a part of the target, up to its limit."""
@@ -166,6 +166,9 @@ class HttpProtocol(LimitedConnection):
             self._fail(HEAD_TOO_LARGE)
         if not self._has_host and not self._is_health_check():
             self._fail(NO_HOST)
+        self._create_scope()
+        if self._active is not None and not self.pipeline:
+            self.pipeline = deque()
         super().on_headers_complete()
         if self.parser.should_upgrade() and self._should_upgrade():
             return
@@ -174,6 +177,14 @@ class HttpProtocol(LimitedConnection):
         self._is_head_open, self._is_body_open = False, True
         if self._active is None:
             self.activate(self.cycle)
+
+    def _create_scope(self) -> None:
+        """Create the scope of a request, which takes more memory than the rest of a connection with half a head."""
+        url, headers, expects_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects_continue
+        self.scope["headers"] = headers
+        self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
