@@ -4,13 +4,16 @@ import contextlib
 import re
 import resource
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
+from tests.support.child_process import ChildProcess
 from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
@@ -162,3 +165,46 @@ def test_t28_a_request_has_one_host(replica: Replica) -> None:
                 response += data
         assert response.startswith(b"HTTP/1.1 %d " % status), name
         assert (b'"error":"malformed_request"' in response) == (status == 400), name
+
+
+@pytest.mark.parametrize(
+    ("half_open", "heads", "bodies"),
+    [
+        pytest.param(500, 20, 50, id="scaled down"),
+        # The full attack takes a minute; its figures are printed: pytest -m slow -s.
+        pytest.param(10_000, 1000, 1000, id="full", marks=pytest.mark.slow),
+    ],
+)
+def test_a_replica_withstands_half_open_connections_heads_and_bodies_at_once(
+    replica: Replica, half_open: int, heads: int, bodies: int
+) -> None:
+    """Memory grows by at most 64 MiB, no outage begins, and health checks succeed; the full attack runs to its end."""
+    required = half_open + heads + bodies + 1000
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < required:
+        pytest.skip(f"the attack opens {required} files; raise the limit with ulimit -n")
+    port, metrics_port = replica.url.rpartition(":")[2], replica.env["METRICS_PORT"]
+    counts = [str(count) for count in (half_open, heads, bodies)]
+    durations, memory = [], replica.resident_bytes
+    grown = 0
+    with (
+        httpx2.Client(base_url=replica.url, headers=AUTHORIZED, timeout=REQUEST_TIMEOUT_S) as client,
+        ChildProcess(sys.executable, "-m", "tests.support.connection_attack", port, *counts) as attack,
+    ):
+        is_full = half_open == 10_000
+        while attack.is_running and (is_full or refused_connections(replica).get("head_too_large", 0) < heads):
+            started_at = time.perf_counter()
+            assert client.get("/agents").status_code == 200
+            durations.append(time.perf_counter() - started_at)
+            grown = max(grown, replica.resident_bytes - memory)
+            if len(durations) % 20 == 0:
+                assert get(replica, "/health", port=metrics_port).status_code == 200
+            time.sleep(0.01)
+        if is_full:
+            assert "longest" in attack.output, attack.output
+            assert refused_connections(replica)["body_timeout"] == bodies
+            p99 = sorted(durations)[len(durations) * 99 // 100]
+            figures = f"p99 {p99 * 1000:.1f} ms of {len(durations)} requests; +{grown / MIB:.1f} MiB"
+            print(f"{attack.output.strip()}; {figures}")  # noqa: T201
+
+    assert grown < 64 * MIB
+    assert health(replica)["outage"]["since"] is None

@@ -54,7 +54,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     proxy_cache_path {folder}/cache keys_zone=responses:1m;
-    upstream replicas {{ {servers} }}
+    upstream replicas {{ {servers} keepalive 8; }}
     server {{
         listen 127.0.0.1:{port};
 {locations}
@@ -212,5 +212,10 @@ async def nginx(urls: Sequence[str], folder: Path, options: str = "", *, locatio
         _NGINX.format(folder=folder, port=port, servers=servers, options=options, locations=locations)
     )
     with ChildProcess(NGINX_PATH, "-c", configuration, "-e", folder / "error.log"):
-        await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="nginx forwards requests")
+        await wait_until_it_forwards(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
+
+
+async def wait_until_it_forwards(url: str) -> None:
+    """Wait until a load balancer forwards requests to a replica that is ready."""
+    await async_wait_until(lambda: _is_ready(_address(url)), description=f"{url} forwards requests")
