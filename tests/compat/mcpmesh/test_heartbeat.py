@@ -102,6 +102,7 @@ async def test_an_unknown_agent_gets_410(replicas: Pair) -> None:
     assert [await head(client, "a-1") for client in replicas] == [200, 200]
 
 
+@pytest.mark.leaves_damaged_data("a status is set without its counts")
 async def test_a_head_heartbeat_never_revives_an_agent(replicas: Pair, redis_client: redis.Redis) -> None:
     """A degraded agent gets 410 and stays degraded; a POST revives it."""
     await post(replicas[0], "a-1", tool("f", "c"))
@@ -199,6 +200,7 @@ async def test_an_irrelevant_change_of_a_provider_affects_no_consumer(replicas: 
     assert await head(replicas[1], "me-1") == 200
 
 
+@pytest.mark.leaves_damaged_data("a status is set without its counts")
 async def test_a_required_chain_is_resolved_from_end_to_end(replicas: Pair) -> None:
     """`a` depends on `d` through two other agents; its resolution follows the removal and the return of `d`."""
     functions = [tool("f", "b", required("c")), tool("f", "c", required("d")), tool("f", "d")]

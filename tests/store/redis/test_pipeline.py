@@ -28,7 +28,7 @@ SCRIPTS = load_scripts()
 
 def probe() -> ScriptCall:
     """Return a call of a script that always succeeds."""
-    return SCRIPTS["probe"].call(KEYS.shared, {})
+    return SCRIPTS["probe"].call(KEYS.shared, {"lag_ms": 0})
 
 
 def init_log() -> ScriptCall:
