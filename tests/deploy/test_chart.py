@@ -158,6 +158,23 @@ def test_t21_a_registry_without_a_token_is_open_by_a_setting_only() -> None:
     )["stringData"] == {"AUTH_TOKEN": "", "REDIS_PASSWORD": "0f"}
 
 
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, set()),
+        ({"REGISTRY_OPEN": "true"}, {"mcp-mesh-registry"}),
+        ({"REGISTRY_HOSTNAMES": "registry.example"}, {"mcp-mesh-registry", "registry.example"}),
+    ],
+)
+def test_t3_the_chart_names_its_services_only_if_names_are_required(config: dict[str, str], names: set[str]) -> None:
+    """With names in the settings even a caller with the token has to use one."""
+    values = read_values("values-dev.yaml")
+    objects = render_objects(values | {"config": values["config"] | config})
+    settings, _ = load_settings(container_environment(objects, registry_container(objects), {}))
+    assert names <= set(settings.hostnames)
+    assert bool(names) == bool(settings.hostnames)
+
+
 def test_the_linter_of_helm_has_no_warnings() -> None:
     """It has no errors either."""
     assert lint() == []

@@ -28,8 +28,10 @@ app.kubernetes.io/component: registry
 app.kubernetes.io/part-of: mcp-mesh
 {{- end }}
 
-{{/* The names of the two Services and of the pods, and those in the values, joined by commas. */}}
+{{/* The names of the two Services and of the pods, and those in the values, joined by commas. Empty if neither they nor an
+open registry require names: then a caller with the token may use any name. */}}
 {{- define "hostnames" -}}
+{{- if or .Values.config.REGISTRY_HOSTNAMES (include "open" .) }}
 {{- $names := list }}
 {{- range $suffix := list "" (printf ".%s" .Release.Namespace) (printf ".%s.svc" .Release.Namespace) (printf ".%s.svc.cluster.local" .Release.Namespace) }}
 {{- range $service := list "mcp-mesh-registry" "mcp-mesh-registry-headless" "*.mcp-mesh-registry-headless" }}
@@ -40,6 +42,7 @@ app.kubernetes.io/part-of: mcp-mesh
 {{- $names = append $names . }}
 {{- end }}
 {{- join "," $names }}
+{{- end }}
 {{- end }}
 
 {{- define "redis.selector" -}}
