@@ -111,10 +111,13 @@ class RequestChecks:
         )
 
     def check_request(self, scope: Scope, headers: Headers) -> None:
-        """Check the host and the content type. Raises UnknownHost or UnsupportedMediaType."""
+        """Check the host and the content type. Raises UnknownHost or UnsupportedMediaType.
+
+        Under an unknown host, paths that are exempt from the rule show no details: a page may have changed its name.
+        """
         host = headers.get(b"host")
-        if host is not None and host not in self._accepted_hosts and scope["path"] not in EXEMPT_PATHS[Rule.HOST]:
-            self._check_host(host)
+        if host is not None and host not in self._accepted_hosts:
+            self._check_host(scope, host)
         if (
             b"content-type" not in headers
             and scope["method"] == "POST"
@@ -125,8 +128,11 @@ class RequestChecks:
                 "The body has no Content-Type; send it as JSON, with the header Content-Type: application/json"
             )
 
-    def _check_host(self, host: bytes) -> None:
+    def _check_host(self, scope: Scope, host: bytes) -> None:
         if not self._any_host and not self._hosts.contain(host):
+            if scope["path"] in EXEMPT_PATHS[Rule.HOST]:
+                scope["authorized"] = False
+                return
             raise UnknownHost(
                 f"{_shown(host)!r} is not a known name of this registry; use another name or its address, or add the "
                 "name to REGISTRY_HOSTNAMES"

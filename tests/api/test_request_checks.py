@@ -233,6 +233,15 @@ async def test_a_health_check_passes_under_any_host(client: httpx2.AsyncClient) 
         expect_error(response, 421, "unknown_host")
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/", "/api/v1/health"])
+async def test_dns_rebinding_reads_no_details_of_the_health(client: httpx2.AsyncClient, path: str) -> None:
+    """Also as a page of its own origin; under a known name a program of this machine reads them."""
+    evil = {"host": "evil.example:8000"}
+    for headers in (evil, evil | {"origin": "http://evil.example:8000", "sec-fetch-site": "same-origin"}):
+        assert (await client.get(path, headers=headers)).json() == {"status": "healthy", "ready": True}
+    assert "instance" in (await client.get(path)).json()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - nothing is bound
 async def test_every_address_is_known_where_the_registry_listens_on_all(redis_url: str, host: str) -> None:
     """Rebinding requires a name."""

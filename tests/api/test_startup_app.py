@@ -24,7 +24,7 @@ async def health_of(
     settings = Settings(auth_token=None if token is None else Secret(token))
     app = build_startup_app(HEALTH, Metrics(), settings, public=public)
     transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://registry") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         body: dict[str, Any] = (await client.get("/health", headers=headers)).json()
         return body
 
