@@ -186,6 +186,20 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def client_key(address: str) -> str:
+    """Return what identifies a client by its address: an IPv4 address, or the /64 network of an IPv6 address.
+
+    A machine may choose any address of its IPv6 network. Other texts, such as that of a unix socket, are unchanged.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+
+
 def parse_networks(text: str) -> tuple[str, ...]:
     """Parse networks in CIDR notation, joined by commas; an address without a prefix is a network of one address."""
     try:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from registry.config.value_types import client_key
 from registry.http_server.connection_table import ConnectionGroup, ConnectionTable
 from registry.http_server.refusals import (
     BODY_TIMEOUT,
@@ -114,7 +115,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def _address(self) -> str | None:
-        return self.client[0] if self.client else None
+        return client_key(self.client[0]) if self.client else None
 
     @property
     def responding(self) -> bool:

@@ -18,6 +18,7 @@ from registry.http_server.refusals import (
     REPEATED_HEADER,
     TARGET_TOO_LONG,
     TLS,
+    TOO_MANY_PIPELINED,
     UNREAD_BODY,
     Refusal,
 )
@@ -76,7 +77,7 @@ class HttpProtocol(LimitedConnection):
             self._unparsed = bytes(data[start:])
             self.flow.pause_reading()
             if len(self._unparsed) > _MAX_UNPARSED_BYTES:
-                self.reject(HEAD_TOO_LARGE)
+                self.reject(TOO_MANY_PIPELINED)
 
     def _parse(self, data: bytes | memoryview) -> None:
         self._progressed = False

@@ -50,7 +50,10 @@ HEAD_TIMEOUT: Final = _refusal(
     "head_timeout", 408, "request_timeout", "The headers of the request were not complete within 10 s; repeat it"
 )
 BODY_TIMEOUT: Final = _refusal(
-    "body_timeout", 408, "request_timeout", "The body arrived too slowly: 30 s, or 16 KiB/s, are the limit; repeat it"
+    "body_timeout", 408, "request_timeout", "The body did not arrive within 30 s, nor at 16 KiB/s; send it again"
+)
+TOO_MANY_PIPELINED: Final = _refusal(
+    "unread_response", 400, "malformed_request", "Read the responses to earlier requests before you send more"
 )
 TOO_MANY_CONNECTIONS: Final = _refusal(
     "too_many_connections",

@@ -4,16 +4,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from registry.concurrency.lru import WeightedLru
+from registry.config.value_types import client_key
 
 MAX_FAILURES: Final = 10
 """Maximum number of failed calls of one client address within a minute."""
 _WINDOW_S: Final = 60.0
 _MAX_CLIENTS: Final = 10_000
-_IPV6_PREFIX_BYTES: Final = 8
 
 
 class FailureLimit:
@@ -25,7 +24,7 @@ class FailureLimit:
 
     def retry_after(self, client: str) -> int | None:
         """Return the whole seconds until a client may call again; None if it may call now."""
-        failures = self._failures.get(_client_key(client))
+        failures = self._failures.get(client_key(client))
         if failures is None or len(failures) < MAX_FAILURES:
             return None
         remaining = failures[0] + _WINDOW_S - self._clock()
@@ -33,15 +32,7 @@ class FailureLimit:
 
     def record_failure(self, client: str) -> None:
         """Count one failed call of a client."""
-        key = _client_key(client)
+        key = client_key(client)
         failures = self._failures.get(key) or deque(maxlen=MAX_FAILURES)
         failures.append(self._clock())
         self._failures.put(key, failures, 1)
-
-
-def _client_key(client: str) -> str:
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return client
-    return address.packed[:_IPV6_PREFIX_BYTES].hex() if isinstance(address, IPv6Address) else client

@@ -40,6 +40,16 @@ def test_the_addresses_of_one_ipv6_network_count_together() -> None:
     assert limit.retry_after("2001:db8:0:1::") is None
 
 
+def test_ipv4_addresses_of_a_port_for_both_families_are_different_clients() -> None:
+    """A socket that listens on `::` shows them as `::ffff:10.0.0.1`, all in one /64 network."""
+    limit = FailureLimit(Clock())
+    for _ in range(MAX_FAILURES):
+        limit.record_failure("::ffff:10.0.0.1")
+
+    assert limit.retry_after("10.0.0.1") == 60
+    assert limit.retry_after("::ffff:10.0.0.2") is None
+
+
 def test_a_client_without_an_ip_address_is_limited() -> None:
     """A caller on a unix socket has none."""
     limit = FailureLimit(Clock())
