@@ -60,7 +60,8 @@ def are_valid_names(names: Sequence[str], *, one_script: bool) -> bool:
         return True
     visible = _without_valid_context(text)
     return (
-        visible.replace("\n", " ").isprintable()
+        # Other spaces than U+0020 are not printable, but visible.
+        "".join(visible.split()).isprintable()
         and _INVISIBLE.search(visible) is None
         and unicodedata.is_normalized("NFC", text)
         and not (one_script and find_mixed_letters(text))

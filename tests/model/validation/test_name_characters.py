@@ -4,7 +4,7 @@ import unicodedata
 
 import idna
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from registry.model.validation.name_characters import (
@@ -102,6 +102,7 @@ ANY_NAME = st.text(
 )
 
 
+@example(["\xa0", "a\u3000b"], False)
 @given(st.lists(ANY_NAME, max_size=4), st.booleans())
 def test_names_are_valid_together_if_each_is_valid(names: list[str], one_script: bool) -> None:  # noqa: FBT001 - drawn
     """The fast search of all names at once agrees with the search of each."""
