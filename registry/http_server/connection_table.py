@@ -76,9 +76,11 @@ class ConnectionTable:
         self._timer = asyncio.get_running_loop().call_later(_TICK_INTERVAL_S, self._run)
 
     def stop(self) -> None:
-        """Stop the sweep, and log the last refused connections."""
+        """Stop the sweep, abort the connections that are left, and log the last refused ones."""
         if self._timer is not None:
             self._timer.cancel()
+        for connection in self._connections:
+            connection.abort()
         self._log_refused()
 
     def _run(self) -> None:

@@ -113,3 +113,5 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
             self._server.should_exit = True
             await self._task
             self.connections.stop()
+            # The event loop closes aborted connections in its next iteration.
+            await asyncio.sleep(0)
