@@ -2,9 +2,10 @@
 
 Fixtures: `redis_server`, `redis_url`, `redis_client` (to inspect the server), `settings`, `store`; `client` (of a
 registry in this process); `dedicated_redis`, another server for tests that pause, kill or misconfigure it; and
-`directory`, a short path for files.
+`directory`, a short path for files; `restored_log_configuration` for tests that configure logs.
 """
 
+import logging
 import random
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import httpx2
 import hypothesis
 import pytest
 import redis
+import structlog
 
 from registry.compat.mcpmesh.spec_fields import McpMeshSpec
 from registry.config.settings import Settings
@@ -199,3 +201,20 @@ async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Provide an HTTP client of a registry in this process, with the test server and default settings."""
     async with in_process_registry(redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def restored_log_configuration() -> Iterator[None]:
+    """Restore the logging configuration of the process, which the other tests of this worker share."""
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")
+    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
+    before = [(logger, [*logger.handlers], logger.level, logger.propagate) for logger in loggers]
+    # `basicConfig(force=True)` closes the handlers that it replaces; those of the test runner must stay open.
+    logging.getLogger().handlers.clear()
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate

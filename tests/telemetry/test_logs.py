@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +15,7 @@ import structlog
 from registry.config.env import load_settings
 from registry.telemetry.logs import configure_logs, get_logger
 
-LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")
+pytestmark = pytest.mark.usefixtures("restored_log_configuration")
 
 
 class Terminal(io.StringIO):
@@ -25,22 +24,6 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Return that this is a terminal."""
         return True
-
-
-@pytest.fixture(autouse=True)
-def _restored_configuration() -> Iterator[None]:
-    """Restore the logging configuration of the process, which the other tests of this worker share."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, LIBRARIES)]
-    before = [(logger, [*logger.handlers], logger.level, logger.propagate) for logger in loggers]
-    # `basicConfig(force=True)` closes the handlers that it replaces; those of the test runner must stay open.
-    logging.getLogger().handlers.clear()
-    yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    for logger, handlers, level, propagate in before:
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def configured_stream(level: str = "info", log_format: str = "json") -> io.StringIO:
