@@ -79,7 +79,7 @@ class ConnectionTable:
         """Stop the sweep, abort the connections that are left, and log the last refused ones."""
         if self._timer is not None:
             self._timer.cancel()
-        for connection in self._connections:
+        for connection in tuple(self._connections):
             connection.abort()
         self._log_refused()
 

@@ -31,6 +31,9 @@ _MAX_LINGER_BYTES: Final = 256 * 1024
 # A connection is checked at least this often, so only an earlier deadline has to set the time of the next check.
 _MAX_CHECK_INTERVAL_S: Final = 10
 _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
+# Shared by all connections that may be written to: an event of its own takes 760 bytes.
+_WRITABLE: Final = asyncio.Event()
+_WRITABLE.set()
 
 
 class Phase(Enum):
@@ -99,6 +102,7 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Add the connection to the table, or refuse it at the limit."""
         super().connection_made(transport)
+        self.flow._is_writable_event = _WRITABLE  # noqa: SLF001 - of uvicorn, which offers no other way
         if not self._table.admit(self, self._address):
             self._table.count(TOO_MANY_CONNECTIONS)
             self._linger(TOO_MANY_CONNECTIONS.response)
@@ -125,6 +129,7 @@ class LimitedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Start the deadline of a response that the client does not read."""
         self._blocked_since = self._table.now
+        self.flow._is_writable_event = asyncio.Event()  # noqa: SLF001 - as above
         super().pause_writing()
 
     def resume_writing(self) -> None:
