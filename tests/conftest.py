@@ -1,8 +1,8 @@
 """A private Redis server for each worker: empty before each test, checked for consistency after it.
 
 Fixtures: `redis_server`, `redis_url`, `redis_client` (to inspect the server), `settings`, `store`; `client` (of a
-registry in this process); `dedicated_redis`, another server for tests that pause, kill or misconfigure it; and
-`directory`, a short path for files; `restored_log_configuration` for tests that configure logs.
+registry in this process), `served` (the same behind a socket); `dedicated_redis`, another server for tests that pause,
+kill or misconfigure it; `directory`, a short path for files; `restored_log_configuration`, for tests that change it.
 """
 
 import logging
@@ -32,6 +32,7 @@ from tests.support.docker_redis import DockerUnavailableError, docker_redis
 from tests.support.in_process_registry import in_process_registry
 from tests.support.machine_speed import slowness_factor
 from tests.support.redis_server import RedisServer
+from tests.support.served_registry import ServedRegistry, served_registry
 
 
 class RunningServer(Protocol):
@@ -218,3 +219,10 @@ def restored_log_configuration() -> Iterator[None]:
         logger.handlers[:] = handlers
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+@pytest.fixture
+async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
+    """Provide a registry behind a socket."""
+    async with served_registry(redis_url) as served:
+        yield served

@@ -1,7 +1,6 @@
 """T17, one spelling per path: no other spelling of `/admin` bypasses the rule of a load balancer on it."""
 
 import re
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -13,19 +12,12 @@ from tests.support.http_calls import a_registration, expect_error, expect_succes
 from tests.support.load_balancers import HAPROXY_PATH, NGINX_PATH, haproxy, nginx
 from tests.support.path_spellings import other_spellings
 from tests.support.raw_http import open_raw_connection
-from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.served_registry import ServedRegistry
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ACCEPTED = ("/admin/drain", "/api/v1/admin/drain//", "http://registry/admin/drain", "/admin/drain#x")
 SPELLINGS = sorted(set(other_spellings("/admin/drain")))
 AGENT_ACTIONS = ("/agents/drain", "/agents/undrain")
-
-
-@pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a registry behind a socket."""
-    async with served_registry(redis_url) as served:
-        yield served
 
 
 async def send_post(url: str, target: str) -> int:

@@ -11,7 +11,7 @@ from registry.http_server.refusals import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGE
 from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
 from tests.support.raw_http import RawConnection, open_raw_connection
-from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.served_registry import ServedRegistry
 
 GET = b"GET /agents HTTP/1.1\r\nhost: localhost\r\n\r\n"
 HEAD_START = b"GET /agents HTTP/1.1\r\nhost: localhost\r\n"
@@ -20,13 +20,6 @@ POST_HEAD = b"POST /agents HTTP/1.1\r\nhost: localhost\r\ncontent-type: applicat
 LOST_POST_HEAD = POST_HEAD.replace(b"/agents", b"/no/such/path")
 POST = POST_HEAD + b"content-length: %d\r\n\r\n" % len(BODY)
 WATCH = b"GET /agents?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n"
-
-
-@pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a registry behind a socket."""
-    async with served_registry(redis_url) as served:
-        yield served
 
 
 @pytest.fixture

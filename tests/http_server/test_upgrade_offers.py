@@ -11,7 +11,7 @@ import pytest
 from tests.support.http_calls import a_registration
 from tests.support.raw_http import RawConnection, open_raw_connection
 from tests.support.replica import Replica
-from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.served_registry import ServedRegistry
 
 JAVA_PROGRAM = Path(__file__).parent / "java" / "PostWithDefaults.java"
 OFFER = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA"
@@ -23,13 +23,6 @@ CHUNKED = (
     f"5\r\n{BODY[:5]}\r\n{len(BODY) - 5:x}\r\n{BODY[5:]}\r\n0\r\n\r\n",
 )
 GET = f"GET /agents HTTP/1.1\r\nhost: localhost\r\n{OFFER}\r\n\r\n"
-
-
-@pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a registry behind a socket."""
-    async with served_registry(redis_url) as served:
-        yield served
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ from tests.support.watch_client import WatchStream, open_watch
 SSE = {"accept": "text/event-stream"}
 
 
-@pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a replica with default settings."""
-    async with served_registry(redis_url) as running:
-        yield running
-
-
 async def unregister(client: httpx2.AsyncClient, agent_id: str = "a") -> None:
     """Unregister an agent."""
     assert (await client.delete(f"/agents/{agent_id}")).status_code == 200

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from redis.asyncio import Redis
 from structlog.testing import LogCapture
 
 from registry.errors import StartupError
-from registry.store.embedded import server as embedded
 from registry.store.embedded.binary import ServerBinary, find_server_binary
 from registry.store.embedded.server import EmbeddedServer
 from tests.support.polling import async_wait_until
@@ -29,14 +27,6 @@ async def server(directory: Path) -> AsyncIterator[EmbeddedServer]:
     server = EmbeddedServer(directory / "data", binary)
     yield server
     await server.stop()
-
-
-@pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """Capture the log events of the embedded server."""
-    capture = LogCapture()
-    monkeypatch.setattr(embedded, "log", structlog.wrap_logger(None, processors=[capture]))
-    return capture
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import uvloop
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -63,14 +62,6 @@ async def server(tmp_path: Path, binary: ServerBinary) -> AsyncIterator[Embedded
     server = EmbeddedServer(tmp_path / "data", binary)
     yield server
     await server.stop()
-
-
-@pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """Capture the log events of the embedded server."""
-    capture = LogCapture()
-    monkeypatch.setattr(embedded, "log", structlog.wrap_logger(None, processors=[capture]))
-    return capture
 
 
 @contextlib.asynccontextmanager

@@ -39,13 +39,6 @@ def error_message(response: httpx2.Response, status: int) -> str:
     return str(expect_error(response, status, code.get(status, "not_ready"))["message"])
 
 
-@pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a registry behind a real socket."""
-    async with served_registry(redis_url) as served:
-        yield served
-
-
 async def test_a_call_reaches_the_agent_and_its_response_comes_back(client: httpx2.AsyncClient) -> None:
     """POST is passed on with its body, GET without one, also below `/mcp`."""
     async with fake_agent() as agent:
