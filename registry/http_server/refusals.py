@@ -50,7 +50,7 @@ HEAD_TIMEOUT: Final = _refusal(
     "head_timeout", 408, "request_timeout", "The headers of the request were not complete within 10 s; repeat it"
 )
 BODY_TIMEOUT: Final = _refusal(
-    "body_timeout", 408, "request_timeout", "The body did not arrive within 30 s, nor at 16 KiB/s; send it again"
+    "body_timeout", 408, "request_timeout", "The body arrived too slowly: send it within 30 s, or at 16 KiB/s or more"
 )
 TOO_MANY_PIPELINED: Final = _refusal(
     "unread_response", 400, "malformed_request", "Read the responses to earlier requests before you send more"

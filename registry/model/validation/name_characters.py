@@ -60,7 +60,7 @@ def are_valid_names(names: Sequence[str], *, one_script: bool) -> bool:
         return True
     visible = _without_valid_context(text)
     return (
-        # Other spaces than U+0020 are not printable, but visible.
+        # Spaces other than U+0020 are allowed, although Python does not count them as printable.
         "".join(visible.split()).isprintable()
         and _INVISIBLE.search(visible) is None
         and unicodedata.is_normalized("NFC", text)
