@@ -1,9 +1,9 @@
 """Registers agents, resolves their dependencies, and unregisters agents."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
 
 from registry.config.settings import Settings
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
@@ -14,7 +14,7 @@ from registry.service.registration import registration_checks
 from registry.service.registration.identity_conflicts import IdentityConflictReporter, conflict_warning
 from registry.service.registration.preconditions import parse_preconditions
 from registry.service.registration.timeout_thresholds import resolve_thresholds
-from registry.service.resolution.cycle_guard import CycleGuard
+from registry.service.resolution.cycle_guard import CHECK_TIMEOUT_S, CycleGuard
 from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.store.agents import (
     Agents,
@@ -23,9 +23,6 @@ from registry.store.agents import (
     RegistrationResult,
     RegistrationWrite,
 )
-
-# Each attempt fails only if another replica registers a new dependency edge during the check.
-_MAX_CYCLE_CHECKS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,9 @@ class RegistrationService:
             return await self._agents.register(registration)
         except EdgesChangedError:
             async with self._cycle_guard.exclusive():
-                for _ in range(_MAX_CYCLE_CHECKS):
+                # Other replicas may add an edge between each check and its write.
+                deadline = time.monotonic() + CHECK_TIMEOUT_S
+                while time.monotonic() < deadline:
                     revision = await self._cycle_guard.check(registration.agent_id, registration.required_edges)
                     try:
                         return await self._agents.register(replace(registration, edges_revision=revision))

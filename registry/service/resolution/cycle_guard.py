@@ -17,8 +17,8 @@ MAX_REQUIRED_EDGES: Final = 1_000
 """Maximum number of required edges of one agent: pairs of a capability and a capability that it requires."""
 MAX_DEPENDENCY_DEPTH: Final = 64
 """Maximum number of capabilities on a path of required dependencies."""
-# A check waits at most this long for the checks before it.
-_LOCK_TIMEOUT_S: Final = 10.0
+CHECK_TIMEOUT_S: Final = 10.0
+"""Seconds that a registration waits for the checks before it, and again until its own check is still current."""
 
 
 class CycleGuard:
@@ -37,7 +37,7 @@ class CycleGuard:
     async def exclusive(self) -> AsyncIterator[None]:
         """Hold the lock that serializes cycle checks on this replica. Raises StoreUnavailable after a timeout."""
         try:
-            async with asyncio.timeout(_LOCK_TIMEOUT_S):
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._lock.acquire()
         except TimeoutError:
             raise self.overloaded() from None

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
@@ -346,7 +346,7 @@ async def test_a_registration_that_waits_too_long_for_the_lock_is_rejected(
     redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checks run one at a time and may wait for the store; the caller can retry after the timeout."""
-    monkeypatch.setattr(cycle_guard, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(cycle_guard, "CHECK_TIMEOUT_S", 0.05)
     async with running_replicas(redis_url, settings, 1) as (one,):
         await one.edges._lock.acquire()
         with pytest.raises(StoreUnavailable) as caught:
@@ -355,3 +355,22 @@ async def test_a_registration_that_waits_too_long_for_the_lock_is_rejected(
 
         assert (caught.value.reason, caught.value.outcome) == ("queue_full", "not_sent")
         assert (await one.register("a-1", ("a", "b"))).outcome == "created"
+
+
+async def test_edges_of_others_during_each_check_delay_a_registration_only(
+    redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other replica adds an edge after each of a hundred checks; the next check is at its revision."""
+    async with running_replicas(redis_url, settings) as (one, two):
+        check, numbers = one.edges.check, iter(range(100))
+
+        async def check_and_lose(agent_id: str, edges: Collection[Edge]) -> str:
+            revision = await check(agent_id, edges)
+            if (number := next(numbers, None)) is not None:
+                await two.register(f"other-{number}", (f"c{number}", f"d{number}"))
+            return revision
+
+        monkeypatch.setattr(one.edges, "check", check_and_lose)
+
+        assert (await one.register("a-1", ("a", "b"))).outcome == "created"
+    assert next(numbers, None) is None
