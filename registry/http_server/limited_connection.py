@@ -248,6 +248,8 @@ class LimitedConnection(HttpToolsProtocol):
         response.
         """
         self._refusal = self._refusal or TOO_MANY_CONNECTIONS
+        # Nothing is parsed any more; the parts of a refused head take up to 50 kB.
+        self.parser, self.url, self.headers = None, b"", []  # type: ignore[assignment]
         self._phase = Phase.LINGER
         self._since = self._table.now
         self.next_check = self._since + _LINGER_S
