@@ -72,7 +72,8 @@ def test_repeated_starts_leave_no_open_file_and_no_zombie(name: str) -> None:
         assert child.wait_for_exit(signal_number) == -signal_number
     child.kill()
 
-    assert len(list(Path("/dev/fd").iterdir())) == before
+    # Threads of earlier tests may close files of their own meanwhile.
+    assert len(list(Path("/dev/fd").iterdir())) <= before
     assert child.output == f"{name}\n"
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
